@@ -104,8 +104,8 @@ PlaneChoice choose_plane(const ClusterSection& cluster,
   if (against.empty()) return {true, "NCCL " + nccl::version_text(ranks.front().nccl_version())};
   if (wanted) {
     fail_usage(
-        "cluster.data_plane is nccl, but {}; or set cluster.data_plane to mpi, which goes through "
-        "host memory",
+        "cluster.data_plane is nccl, but {}; mend that, or set cluster.data_plane to mpi, which "
+        "goes through host memory",
         against);
   }
   return {false, "MPI through host memory, as " + against};

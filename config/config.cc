@@ -194,6 +194,12 @@ Device rollout_device(const proto::Config& config, LocalRank local) {
                              : device_from_name("rollout.device", name, local, kSameDevice);
 }
 
+bool same_numerics(const proto::Config& config) {
+  const DType dtype = compute_dtype(config);
+  if (rollout_compute_dtype(config) != dtype) return false;
+  return dtype == DType::kF32 || rollout_device(config).dot16() == device(config).dot16();
+}
+
 DType compute_dtype(const proto::Config& config) {
   return config.model().compute_dtype() == proto::ModelSection::BF16 ? DType::kBF16 : DType::kF32;
 }

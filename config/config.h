@@ -49,6 +49,10 @@ inline constexpr std::string_view kSameDevice = "same";
 /// The device of ranks that only generate: what rollout.device means, likewise.
 Device rollout_device(const proto::Config& config, LocalRank local = {});
 
+/// Whether ranks that only generate compute in the learners' class of numerics, so that
+/// the log-probs that they record are the learners' to the bit.
+bool same_numerics(const proto::Config& config);
+
 /// The compute type of learners, and of ranks that both learn and generate.
 DType compute_dtype(const proto::Config& config);
 /// The compute type of ranks that only generate.

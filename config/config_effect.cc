@@ -31,6 +31,15 @@ bool is_constant(const proto::OptimSection& optim) {
   return optim.lr_scheduler_type() == proto::OptimSection::CONSTANT;
 }
 
+/// False for a name that is no device: that is told where devices are looked for.
+bool nothing_to_correct(const Config& config) {
+  try {
+    return same_numerics(config);
+  } catch (const Error&) {
+    return false;
+  }
+}
+
 constexpr EffectRule kRules[] = {
     {"data.arithmetic.", "data.env", Kind::kStrict,
      [](const Config& c) { return c.data().env() != proto::DataSection::ARITHMETIC; },
@@ -75,8 +84,7 @@ constexpr EffectRule kRules[] = {
     {"actor.optim.min_lr_ratio", "actor.optim.lr_scheduler_type", Kind::kSwitch,
      [](const Config& c) { return is_constant(c.actor().optim()); },
      "actor.optim.lr_scheduler_type is constant: set that to cosine or linear, or leave it out"},
-    {"algorithm.rollout_is_threshold", "rollout.compute_dtype", Kind::kSwitch,
-     [](const Config& c) { return rollout_compute_dtype(c) == compute_dtype(c); },
+    {"algorithm.rollout_is_threshold", "rollout.compute_dtype", Kind::kSwitch, nothing_to_correct,
      "rollouts are of the learner's type (rollout.compute_dtype), "
      "so that their log-probs are the learner's to the bit and there is nothing to correct: "
      "leave it out"},

@@ -331,17 +331,21 @@ std::string describe_batch(const proto::Config& config, int ranks) {
        fmt::format("{}: {} learning, {} generating ({})", ranks, topology.learners.size(),
                    topology.actors(),
                    topology.placement == proto::ClusterSection::SPLIT ? "split" : "colocated"));
+  const std::string corrected =
+      config::same_numerics(config)
+          ? ""
+          : fmt::format(": log-probs are recomputed, importance weights capped at {}",
+                        config.algorithm().rollout_is_threshold());
+  const bool other_dtype = config::rollout_compute_dtype(config) != config::compute_dtype(config);
   if (config::rollout_device(config) != config::device(config)) {
     line("rollout device",
-         fmt::format("{}, learners {}", device_name(config::rollout_device(config)),
-                     device_name(config::device(config))));
+         fmt::format("{}, learners {}{}", device_name(config::rollout_device(config)),
+                     device_name(config::device(config)), other_dtype ? "" : corrected));
   }
-  if (config::rollout_compute_dtype(config) != config::compute_dtype(config)) {
+  if (other_dtype) {
     line("rollout dtype",
-         fmt::format("{}, learners {}: log-probs are recomputed, importance weights capped at {}",
-                     dtype_name(config::rollout_compute_dtype(config)),
-                     dtype_name(config::compute_dtype(config)),
-                     config.algorithm().rollout_is_threshold()));
+         fmt::format("{}, learners {}{}", dtype_name(config::rollout_compute_dtype(config)),
+                     dtype_name(config::compute_dtype(config)), corrected));
   }
   const proto::SftSection& sft = config.sft();
   if (sft.total_training_steps() > 0) {

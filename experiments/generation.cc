@@ -25,7 +25,7 @@ Buffer take_memory(Job& job, learners::Learner* learner) {
     // That of SFT is free for RL.
     if (learner != nullptr) learner->release_memory();
     // What the ranks' collectives need of the device, they take before.
-    if (job.learners && job.learners->size() > 1) job.learners->data(job.ctx.device);
+    if (job.learners) job.learners->data(job.ctx.device);
     if (job.topology.placement == proto::ClusterSection::SPLIT) job.world.data(job.ctx.device);
   }
   return take_rest_of_device(job.config, job.world, job.ctx.device);
@@ -105,14 +105,24 @@ std::optional<Generation::Samples> Generation::run(const Batch& batch) {
   return samples;
 }
 
+uint64_t Generation::seed(const Batch& batch) const {
+  const uint64_t seed = job_.config.seed();
+  return batch.split == Split::kTrain ? seed : seed ^ kValidationSeed;
+}
+
+kernels::SamplingParams Generation::sampling(const Batch& batch) const {
+  const proto::RolloutSection& rollout = job_.config.rollout();
+  return batch.split == Split::kTrain ? train_sampling(rollout) : val_sampling(rollout);
+}
+
 actors::ActorConfig Generation::actor_config(const Batch& batch) const {
   const proto::Config& config = job_.config;
   const bool train = batch.split == Split::kTrain;
   actors::ActorConfig actor;
   actor.split = batch.split;
-  actor.seed = train ? config.seed() : config.seed() ^ kValidationSeed;
+  actor.seed = seed(batch);
   actor.n = train ? config.rollout().n() : config.rollout().val_n();
-  actor.sampling = train ? train_sampling(config.rollout()) : val_sampling(config.rollout());
+  actor.sampling = sampling(batch);
   actor.max_response_length = config.data().max_response_length();
   actor.stop_token_ids = job_.tokenizer.eos_ids();
   actor.stop_strings.assign(config.rollout().stop().begin(), config.rollout().stop().end());

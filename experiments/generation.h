@@ -51,6 +51,10 @@ class Generation {
   /// NaN in a training run; an Error of all ranks when all samples were dropped.
   std::optional<Samples> run(const Batch& batch);
 
+  /// How a batch's samples are drawn.
+  uint64_t seed(const Batch& batch) const;
+  kernels::SamplingParams sampling(const Batch& batch) const;
+
   /// The engine's weights have changed: they are of this version from now on.
   void set_weight_version(uint64_t version);
 

@@ -58,12 +58,12 @@ class RunReporter final : public Reporter {
                       time_left(state.sft_step, length_.sft)));
   }
 
-  void rl_step(const TrainState& state, const StepReport& step,
-               Span<const rollout::Group> groups) override {
+  void rl_step(const TrainState& state, const StepReport& step, Span<const rollout::Group> groups,
+               const std::optional<rollout::DrawRecord>& drawn) override {
     metrics_.write(state.step(), rollout::kRlStage, state.rl_step, with_saves(step.metrics));
     const int64_t every = job_.config.trainer().rollout_save_freq();
     if (every > 0 && state.rl_step % every == 0)
-      save_rollouts(job_, state, rollout::kRlStage, groups);
+      save_rollouts(job_, state, rollout::kRlStage, groups, drawn);
     const StepStats& s = step.stats;
     const auto kl = step.metrics.find("actor/kl_loss");  // written where there is a KL loss
     print(
@@ -82,7 +82,7 @@ class RunReporter final : public Reporter {
                       score_name(), validation.score(), validation.reward,
                       validation.groups.size()));
     if (job_.config.trainer().rollout_save_freq() > 0)
-      save_rollouts(job_, state, rollout::kValidationStage, validation.groups);
+      save_rollouts(job_, state, rollout::kValidationStage, validation.groups, validation.drawn);
   }
 
   void saved(double seconds) override { blocked_seconds_ = seconds; }

@@ -16,6 +16,7 @@
 #include "experiments/rl_stage.h"
 #include "experiments/sft_stage.h"
 #include "experiments/step_stats.h"
+#include "rollout/draw_record.h"
 #include "storage/train_state.h"
 
 namespace orrery::experiments {
@@ -41,7 +42,8 @@ class Reporter {
   virtual void sft_step(const storage::TrainState& /*state*/, const StepReport& /*step*/,
                         const std::optional<SftStage::Validation>& /*validation*/) {}
   virtual void rl_step(const storage::TrainState& /*state*/, const StepReport& /*step*/,
-                       Span<const rollout::Group> /*groups*/) {}
+                       Span<const rollout::Group> /*groups*/,
+                       const std::optional<rollout::DrawRecord>& /*drawn*/) {}
   virtual void rl_validation(const storage::TrainState& /*state*/,
                              const RlStage::Validation& /*validation*/) {}
 

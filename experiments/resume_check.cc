@@ -164,15 +164,25 @@ bool changes_dtype(const Changes& changes) {
          std::ranges::any_of(changes.told, is_dtype);
 }
 
-void warn_about_numerics(const ResumeRequest& request, const Changes& changes,
-                         ResumeDecision& decision) {
+/// Refuses another class of numerics, or tells of it; tells of another version.
+void check_numerics(const ResumeRequest& request, const storage::TrainState& state,
+                    const Changes& changes, ResumeDecision& decision) {
   const auto& saved = request.saved.numerics;
-  if (!saved || *saved == request.numerics || changes_dtype(changes)) return;
-  decision.warnings.push_back(fmt::format(
-      "{} was learned with numerics {} and this program's are {}: from here on results differ{} "
-      "from those of the program that saved it",
-      request.checkpoint, *saved, request.numerics,
-      class_of(*saved) == class_of(request.numerics) ? " in the last bits" : ""));
+  if (!saved || *saved == request.numerics || changes_dtype(changes) ||
+      nothing_left(request, state))
+    return;
+  const bool same_class = class_of(*saved) == class_of(request.numerics);
+  const std::string found = fmt::format("{} was learned with numerics {} and this program's are {}",
+                                        request.checkpoint, *saved, request.numerics);
+  if (!same_class && request.config.trainer().resume_numerics() == proto::TrainerSection::SAME) {
+    fail_usage(
+        "{}: results would differ from here on; go on where it learned (device {}), or set "
+        "trainer.resume_numerics to any",
+        found, request.saved.device.value_or("unknown"));
+  }
+  decision.warnings.push_back(
+      fmt::format("{}: from here on results differ{} from those of the program that saved it",
+                  found, same_class ? " in the last bits" : ""));
 }
 
 }  // namespace
@@ -203,7 +213,6 @@ ResumeDecision check_resume(const ResumeRequest& request) {
         "weight_versions of its rollouts were counted otherwise{}",
         request.checkpoint, changed_definitions(request.config)));
   }
-  warn_about_numerics(request, changes, decision);
   const std::string other =
       joined(to_text(changes.fixed), fmt::format("{}", fmt::join(content, ", ")));
 
@@ -214,6 +223,7 @@ ResumeDecision check_resume(const ResumeRequest& request) {
         "or begin from its weights with another run_dir and trainer.resume={}",
         request.config.run_dir(), state.step(), other, request.config.run_dir());
   }
+  check_numerics(request, state, changes, decision);
   const std::string all =
       joined(joined(joined(other, to_text(changes.told)), to_text(changes.paths)),
              fmt::format("{}", fmt::join(measured, ", ")));

@@ -49,7 +49,7 @@ constexpr ResumeRuleOfKey kRules[] = {
     {"rollout.val_temperature", kMeasure},
     {"rollout.val_n", kMeasure},
     {"rollout.compute_dtype", kTold},
-    {"rollout.device", kFree},
+    {"rollout.device", kTold},
 
     {"algorithm.adv_estimator", kFixed},
     {"algorithm.norm_adv_by_std_in_grpo", kFixed},
@@ -77,6 +77,7 @@ constexpr ResumeRuleOfKey kRules[] = {
     {"trainer.resume", kFree},
     {"trainer.rollout_save_freq", kFree},
     {"trainer.tensorboard", kFree},
+    {"trainer.resume_numerics", kFree},
 
     {"cluster.placement", kFree},
     {"cluster.learners", kFree},

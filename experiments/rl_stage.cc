@@ -5,6 +5,7 @@
 
 #include "core/error.h"
 #include "core/timer.h"
+#include "experiments/inputs.h"
 #include "experiments/on_all_ranks.h"
 #include "experiments/rl_metrics.h"
 #include "experiments/validation_metrics.h"
@@ -44,8 +45,13 @@ void RlStage::show_progress() {
 
 std::optional<StepReport> RlStage::step(int64_t step) {
   const Timer timer;
-  std::optional<Generation::Samples> samples = generation_.run(generation_.train_batch(step));
+  const Generation::Batch batch = generation_.train_batch(step);
+  std::optional<Generation::Samples> samples = generation_.run(batch);
   if (!samples) return std::nullopt;
+  const int64_t every = job_.config.trainer().rollout_save_freq();
+  drawn_.reset();
+  if (every > 0 && (step + 1) % every == 0)
+    on_all_ranks(job_.world, [&] { drawn_ = draw_record(batch); });
   groups_ = std::move(samples->groups);
   StepReport report;
   Timings timings = {{"gen", samples->seconds}};
@@ -111,6 +117,14 @@ void RlStage::publish(uint64_t version) {
   generation_.set_weight_version(version_);
 }
 
+std::optional<rollout::DrawRecord> RlStage::draw_record(const Generation::Batch& batch) const {
+  if (!job_.is_main()) return std::nullopt;
+  return rollout::DrawRecord{.seed = generation_.seed(batch),
+                             .sampling = generation_.sampling(batch),
+                             .weight_version = version_,
+                             .weights = weights_input(job_.ctx, job_.model().parameters()).digest};
+}
+
 std::optional<PolicyProbe> RlStage::probe() const {
   if (!job_.is_learner()) return std::nullopt;
   for (const rollout::Group& group : groups_) {
@@ -125,9 +139,12 @@ std::optional<PolicyProbe> RlStage::probe() const {
 
 std::optional<RlStage::Validation> RlStage::validate(int64_t step) {
   const Timer timer;
-  std::optional<Generation::Samples> samples = generation_.run(generation_.val_batch(step));
+  const Generation::Batch batch = generation_.val_batch(step);
+  std::optional<Generation::Samples> samples = generation_.run(batch);
   if (!samples) return std::nullopt;
   Validation validation;
+  if (job_.config.trainer().rollout_save_freq() > 0)
+    on_all_ranks(job_.world, [&] { validation.drawn = draw_record(batch); });
   if (!job_.is_main()) return validation;
   summarize_validation(samples->groups, validation.metrics, validation.reward, validation.accuracy);
   validation.metrics["timing_s/testing"] = timer.seconds();

@@ -14,6 +14,7 @@
 #include "experiments/policy_update.h"
 #include "experiments/step_stats.h"
 #include "learners/learner.h"
+#include "rollout/draw_record.h"
 
 namespace orrery::experiments {
 
@@ -42,6 +43,7 @@ class RlStage {
     double reward = 0;     ///< mean over all samples
     double accuracy = -1;  ///< mean of "correct", -1 when the environment has no such thing
     std::vector<rollout::Group> groups;
+    std::optional<rollout::DrawRecord> drawn;  ///< where the samples are kept
     bool has_accuracy() const { return accuracy >= 0; }
     double score() const { return has_accuracy() ? accuracy : reward; }
   };
@@ -50,6 +52,8 @@ class RlStage {
   std::optional<Validation> validate(int64_t step);
 
   const std::vector<rollout::Group>& last_groups() const { return groups_; }
+  /// How they were drawn: on rank 0, where the run keeps them.
+  const std::optional<rollout::DrawRecord>& last_drawn() const { return drawn_; }
 
   /// A sample of the last step to try the policy on; none before it, nor on ranks that
   /// only act.
@@ -69,6 +73,9 @@ class RlStage {
   void add_metrics(int64_t step, const DroppedSamples& dropped, Timings& timings,
                    StepReport& report);
   void show_progress();
+  /// What is to be said of the batch's samples, before the weights change. Nothing on
+  /// ranks that keep none.
+  std::optional<rollout::DrawRecord> draw_record(const Generation::Batch& batch) const;
 
   Job& job_;
   learners::Learner* learner_;
@@ -79,6 +86,7 @@ class RlStage {
   uint64_t version_ = 0;                // of the weights that the engine and the learner have
   double peak_flops_ = 0;               // of a learner, on rank 0; 0: not yet measured
   std::vector<rollout::Group> groups_;  // of the last step
+  std::optional<rollout::DrawRecord> drawn_;
 };
 
 }  // namespace orrery::experiments

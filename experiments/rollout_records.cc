@@ -21,7 +21,8 @@ std::vector<std::string> prompt_texts(std::span<const rollout::Group> groups,
 }
 
 void save_rollouts(const Job& job, const storage::TrainState& state, const char* stage,
-                   std::span<const rollout::Group> groups) {
+                   std::span<const rollout::Group> groups,
+                   const std::optional<rollout::DrawRecord>& drawn) {
   const bool validation = std::string_view(stage) == rollout::kValidationStage;
   const std::filesystem::path path = launch::rollout_path(job.run_dir, state.step(), validation);
   try {
@@ -29,7 +30,7 @@ void save_rollouts(const Job& job, const storage::TrainState& state, const char*
     std::filesystem::create_directories(path.parent_path(), error);
     if (error) fail("cannot create {}: {}", path.parent_path().string(), error.message());
     const std::vector<std::string> texts = prompt_texts(groups, job.tokenizer);
-    rollout::write_rollout_file(path, state.step(), groups, state.rl_step, {stage, texts});
+    rollout::write_rollout_file(path, state.step(), groups, state.rl_step, {stage, texts, drawn});
   } catch (const Error& error) {
     spdlog::error("the rollouts of {}{} are not kept, training goes on: {}",
                   validation ? "the validation at " : "", storage::step_text(state), error.what());

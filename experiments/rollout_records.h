@@ -3,11 +3,13 @@
 #pragma once
 
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
 
 #include "experiments/job.h"
+#include "rollout/draw_record.h"
 #include "rollout/trajectory.h"
 #include "storage/train_state.h"
 
@@ -22,7 +24,8 @@ std::vector<std::string> prompt_texts(std::span<const rollout::Group> groups,
 /// of the run's folder, on rank 0. When that fails an error is logged and training goes
 /// on.
 void save_rollouts(const Job& job, const storage::TrainState& state, const char* stage,
-                   std::span<const rollout::Group> groups);
+                   std::span<const rollout::Group> groups,
+                   const std::optional<rollout::DrawRecord>& drawn);
 
 /// What a person wants to know of a sample: prompt, response, truth, reward and its
 /// parts, finish reason, data row and place in the data order. Unknown values are null.

@@ -68,7 +68,7 @@ bool after_step(Run& run, RlStage& stage, const StepReport& report) {
     why = run.why_end(report.stats, run.length.rl, /*try_policy=*/last || due, stage.probe());
   why = text_of_lowest_rank(run.job.world, why);
   if (!why.empty()) {
-    run.reporter->rl_step(state, report, stage.last_groups());
+    run.reporter->rl_step(state, report, stage.last_groups(), stage.last_drawn());
     run.end_diverged(why, kRateKey);
   }
   const int64_t test_freq = run.job.config.trainer().test_freq();
@@ -77,7 +77,7 @@ bool after_step(Run& run, RlStage& stage, const StepReport& report) {
     validate(run, stage);
   }
   run.reporter->tell_of_saves(run.checkpointer.poll());
-  run.reporter->rl_step(state, report, stage.last_groups());
+  run.reporter->rl_step(state, report, stage.last_groups(), stage.last_drawn());
   if (state.validation_due) return false;
   if (due) run.save_if_learned(last, /*must=*/last);
   return true;

@@ -137,7 +137,7 @@ int64_t renumber_older_rollouts(const std::filesystem::path& run_dir, int64_t sf
       // step again.
       if (!std::filesystem::exists(path)) {
         rollout::write_rollout_file(path, step, file.groups, file.stage_step,
-                                    {file.stage, file.prompt_texts});
+                                    {file.stage, file.prompt_texts, file.drawn});
       }
     } catch (const Error& error) {
       spdlog::warn(

@@ -117,6 +117,7 @@ void write_rollout_file(const std::filesystem::path& path, uint64_t step,
   out.attribute("stage", std::vector<std::string>{notes.stage});
   out.attribute("fingerprint", c.fingerprints);
   out.attribute("device", c.devices);
+  if (notes.drawn) out.attribute("drawn", std::vector<std::string>{draw_record_text(*notes.drawn)});
   out.write("group", c.group);
   out.write("prompt_offsets", c.prompt_offsets);
   out.write("prompt_tokens", c.prompt_tokens);

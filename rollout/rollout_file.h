@@ -15,6 +15,9 @@
 //   device              strings  "cpu": the device of each fingerprint's samples, which
 //                                nothing compares; optional
 //   reward_extra_names  strings  K of them; absent when K is 0
+//   drawn               string   a JSON object: seed, temperature, top_k, top_p, min_p,
+//                                weight_version and weights (rollout/draw_record.h), by
+//                                which all samples were drawn; optional
 // Datasets:
 //   group               int64    [S]      which prompt
 //   prompt_tokens       int32    [sum]    the prompts, one after the other
@@ -69,6 +72,7 @@
 #include <string>
 #include <vector>
 
+#include "rollout/draw_record.h"
 #include "rollout/trajectory.h"
 
 namespace orrery::rollout {
@@ -83,12 +87,14 @@ struct RolloutFile {
   std::string stage = kRlStage;
   std::vector<Group> groups;
   std::vector<std::string> prompt_texts;  ///< of each group; empty: the file has none
+  std::optional<DrawRecord> drawn;        ///< none: the file does not say
 };
 
 /// What a file says besides its samples.
 struct RolloutNotes {
   std::string stage = kRlStage;
   std::span<const std::string> prompt_texts;  ///< of each group; empty: not known
+  std::optional<DrawRecord> drawn{};
 };
 
 /// Writes `path` whole or not at all (a temporary file, then a rename). The samples of

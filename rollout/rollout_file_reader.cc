@@ -188,6 +188,11 @@ RolloutFile read_columns_of(const std::filesystem::path& path) {
     if (stage.size() != 1) fail("{}: attribute stage is not one string", in.path());
     file.stage = stage[0];
   }
+  if (in.has_attribute("drawn")) {
+    const std::vector<std::string> drawn = in.string_attribute("drawn");
+    if (drawn.size() != 1) fail("{}: attribute drawn is not one string", in.path());
+    file.drawn = draw_record_from_text(drawn[0], in.path());
+  }
   for (size_t s = 0; s < c.group.size(); ++s) {
     Trajectory sample = sample_of(c, s, origins, in.path());
     if (s == 0 || c.group[s] != c.group[s - 1]) {

@@ -31,6 +31,7 @@ void add_logprobs_command(CLI::App& app, Command& run);
 void add_config_command(CLI::App& app, Command& run);
 void add_bench_command(CLI::App& app, Command& run);
 void add_rollouts_command(CLI::App& app, Command& run);
+void add_audit_command(CLI::App& app, Command& run);
 
 /// The words of a command line for CLI::App::parse, which takes them last first. CLI11
 /// is kept from two readings of its own: "--name=" would take the next word as its

@@ -134,9 +134,14 @@ stage_device() {
   grep -m1 'model name' /proc/cpuinfo
   nproc
   local wanted=name,compute_cap,driver_version,memory.total,clocks.max.sm
-  if ! nvidia-smi "--query-gpu=$wanted" --format=csv,noheader; then
+  if ! command -v nvidia-smi >/dev/null || ! nvidia-smi "--query-gpu=$wanted" --format=csv,noheader; then
     echo "no GPU: nvidia-smi finds none (--rehearse does what needs none)"
     ! $rehearse || return 77
+    return 1
+  fi
+  # Before minutes go by: a program without the backend.
+  if "$orrery" generate --device cuda --model "$quickstart/quickstart_model" --prompt 1 2>&1 | grep -F 'this build has no kernels for'; then
+    echo "$orrery was built without CUDA: make the bundle of a build with the preset cuda-release"
     return 1
   fi
 }

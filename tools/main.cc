@@ -66,6 +66,7 @@ CommandLine::CommandLine(int argc, char** argv) {
   add_bench_command(app_, command_);
   add_ckpt_command(app_, command_);
   add_rollouts_command(app_, command_);
+  add_audit_command(app_, command_);
   try {
     app_.parse(words_to_parse(app_, own_end - argv, argv));
   } catch (const CLI::ParseError& error) {

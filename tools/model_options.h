@@ -30,8 +30,9 @@ struct ModelOptions {
         ->required();
     command.add_option("--device", device,
                        "Where the model is: cpu; in a CUDA build also cuda, cuda:1; auto (cuda "
-                       "where it is there, else cpu); or debug (the CPU's kernels, on memory that "
-                       "nothing else may touch; for tests of the program)");
+                       "where it is there, else cpu); cpu-dot16 (bf16 with the bits of an H100's "
+                       "tensor cores); or debug (the CPU's kernels, on memory that nothing else "
+                       "may touch; for tests of the program)");
     command.add_option("--dtype", dtype, "Type of the matrices in products: f32 or bf16")
         ->check(one_of({"f32", "bf16"}));
     command.add_option("--threads", threads, "CPU threads (default: all this process may use)")

@@ -292,7 +292,7 @@ void expect_mpi(const std::vector<proto::RankDevice>& ranks, const std::string& 
   EXPECT_EQ(choice.why, "MPI through host memory, as " + because);
   EXPECT_EQ(error_with([&] { choose_plane(mode(proto::ClusterSection::NCCL), ranks); }, kExitUsage),
             "cluster.data_plane is nccl, but " + because +
-                "; or set cluster.data_plane to mpi, which goes through host memory");
+                "; mend that, or set cluster.data_plane to mpi, which goes through host memory");
 }
 
 TEST(PlaneChoice, MpiWhereNcclCannotBe) {

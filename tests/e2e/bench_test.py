@@ -25,6 +25,7 @@ class Bench(Case):
     def test_breakdown(self):
         learner = ["update", "forward", "head and loss", "backward", "optimizer", "pack"]
         self.check(self.ok(*STEP, "--json").stdout, ["prefill", "decode", *learner])
+        self.check(self.ok(*STEP, "--json", "--device", "cpu-dot16", "--dtype", "bf16").stdout, ["prefill", "decode", *learner])
         self.check(self.ok("bench", "train", *MODEL, "--batch", "2", "--seq-len", "16", "--json").stdout, learner)
         rollout = self.ok("bench", "rollout", *MODEL, "--batch", "2", "--prompt-len", "9",
                           "--gen-len", "20").stdout

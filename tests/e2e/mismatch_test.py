@@ -42,6 +42,19 @@ class Mismatch(Case):
                             "actor.ppo_max_token_len_per_gpu=50", ranks=4)
         self.assertEqual(two, other)
 
+    def test_a_device_of_another_class_is_corrected_too(self):
+        bf16 = ["model.compute_dtype=bf16", "cluster.placement=split"]
+        hashes = []
+        for name, ranks, options in (("two", 2, []), ("three", 3, ["cluster.learners=2", "actor.ppo_max_token_len_per_gpu=50"])):
+            found, rows = self.train(name, *bf16, "rollout.device=cpu-dot16", "algorithm.rollout_is_threshold=3", *options, ranks=ranks)
+            hashes.append(found)
+            for row in rows:
+                self.assertEqual(row["rollout_corr/corrected_share"], 1)
+                self.assertGreater(row["rollout/logprob_diff_max"], 0)
+        self.assertEqual(len(set(hashes)), 1)
+        _, rows = self.train("same", *bf16, "device=cpu-dot16", "rollout.device=cpu-dot16", ranks=2)
+        self.assertEqual(max(row["rollout_corr/corrected_share"] for row in rows), 0)
+
     def test_mini_batches_and_cap(self):
         options = [*OTHER, "actor.ppo_mini_batch_size=4", "actor.ppo_epochs=2", "algorithm.rollout_is_threshold=1"]
         one, rows = self.train("one", *options, ranks=2)

@@ -32,7 +32,7 @@ class CommandLines(Case):
         self.line("ckpt", "x" * 500, says=["there is no command 'xxx"])
 
     def test_a_missing_command_lists_them(self):
-        self.line(says=["a command is missing: train, launch", "or rollouts", "orrery --help"])
+        self.line(says=["a command is missing: train, launch", "rollouts or audit", "orrery --help"])
         self.line("ckpt", says=["ckpt: a command is missing: ls, show", "or convert"])
         self.line("bench", says=["bench: a command is missing: rollout, train or step"])
         self.assertIn("ls", self.ok("ckpt", "--help").stdout)

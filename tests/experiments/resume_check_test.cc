@@ -240,7 +240,7 @@ TEST_F(ResumeCheck, TextsMayBeGoneOnceSftIsOver) {
   EXPECT_THAT(refusal(), HasSubstr("sft.text_files[0]"));
 }
 
-TEST_F(ResumeCheck, AnotherVersionOrClassOfTheNumericsIsTold) {
+TEST_F(ResumeCheck, AnotherClassOfTheNumericsIsRefusedAndAnotherVersionTold) {
   saved_.numerics = "f32-chain/2";
   saved_.device = "debug";
   EXPECT_THAT(ask().warnings, IsEmpty()) << "nobody compares devices";
@@ -258,6 +258,11 @@ TEST_F(ResumeCheck, AnotherVersionOrClassOfTheNumericsIsTold) {
   EXPECT_THAT(ask(/*own=*/false).warnings[0], Not(HasSubstr("numerics")));
   saved_.run_config_yaml = config::config_to_yaml(config_);
   saved_.numerics = "bf16-storage/1";  // what older programs made of bf16
+  EXPECT_THAT(refusal(),
+              HasSubstr("learned with numerics bf16-storage/1 and this program's are "
+                        "pairs/1: results would differ from here on; go on where it "
+                        "learned (device debug), or set trainer.resume_numerics to any"));
+  config_.mutable_trainer()->set_resume_numerics(proto::TrainerSection::ANY);
   ASSERT_EQ(ask().warnings.size(), 1u);
   EXPECT_THAT(ask().warnings[0],
               HasSubstr("learned with numerics bf16-storage/1 and this program's are pairs/1: "
