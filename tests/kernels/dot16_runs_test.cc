@@ -80,8 +80,9 @@ std::vector<int32_t> random_ids(int64_t count, int32_t vocab) {
 }
 
 TEST(Dot16SumsOverRuns, Embeddings) {
-  for (const auto& [tokens, vocab, dim] :
-       {std::tuple{1, 1, 1}, {9, 3, 7}, {200, 11, 100}, {64, 40, 1100}}) {
+  for (const auto& shape : {std::tuple{1, 1, 1}, {9, 3, 7}, {200, 11, 100}, {64, 40, 1100}}) {
+    // Named: lambdas may not capture a structured binding in clang 14.
+    const int tokens = std::get<0>(shape), vocab = std::get<1>(shape), dim = std::get<2>(shape);
     const Matrix dout = Matrix::random(tokens, dim, 4), start = Matrix::random(vocab, dim, 5);
     const std::vector<int32_t> ids = random_ids(tokens, vocab);
     for (const std::vector<int64_t>& run_ends : runs_of(tokens)) {

@@ -41,7 +41,9 @@ Normed normed(const Matrix& x, const std::vector<float>& weight, int64_t heads) 
 }
 
 TEST(Dot16Sums, NormsHave256Lanes) {
-  for (const auto& [tokens, heads, dim] : kShapes) {
+  for (const auto& shape : kShapes) {
+    // Named: lambdas may not capture a structured binding in clang 14.
+    const int64_t tokens = shape.tokens, heads = shape.heads, dim = shape.dim;
     SCOPED_TRACE(std::to_string(heads) + " heads of " + std::to_string(dim));
     const Matrix x = Matrix::random(tokens, heads * dim, 1), x_rounded = rounded(x);
     const std::vector<float> weight = random_vector(dim, 2);
@@ -101,7 +103,9 @@ TEST(Dot16Sums, OtherClassesKeep16Lanes) {
 }
 
 TEST(Dot16Sums, ResidualNormsAreTheirTwoSteps) {
-  for (const auto& [tokens, heads, dim] : kShapes) {
+  for (const auto& shape : kShapes) {
+    // Named: lambdas may not capture a structured binding in clang 14.
+    const int64_t tokens = shape.tokens, dim = shape.dim;
     const Matrix x = Matrix::random(tokens, dim, 4), delta = Matrix::random(tokens, dim, 5);
     const std::vector<float> weight = random_vector(dim, 6);
     Matrix h(tokens, dim);
@@ -195,7 +199,7 @@ struct NormGradients {
 
 TEST(Dot16Sums, GradientsOfNorms) {
   for (const Shape& shape : kShapes) {
-    const auto& [tokens, heads, dim] = shape;
+    const int64_t tokens = shape.tokens, heads = shape.heads, dim = shape.dim;
     SCOPED_TRACE(std::to_string(heads) + " heads of " + std::to_string(dim));
     const NormGradients c(shape, false);
     const Matrix start = Matrix::random(tokens, heads * dim, 10);
@@ -232,7 +236,7 @@ TEST(Dot16Sums, GradientsOfNorms) {
 
 TEST(Dot16Sums, GradientsOfBf16Norms) {
   for (const Shape& shape : kShapes) {
-    const auto& [tokens, heads, dim] = shape;
+    const int64_t tokens = shape.tokens, heads = shape.heads, dim = shape.dim;
     SCOPED_TRACE(std::to_string(heads) + " heads of " + std::to_string(dim));
     const NormGradients c(shape, true);
     const Bf16Matrix x(c.x), dy(c.dy);
