@@ -4,6 +4,7 @@
 #include "kernels/cuda/attention_mma_forward.cuh"
 #include "kernels/cuda/attention_rows.cuh"
 #include "kernels/cuda/attention_tile.cuh"
+#include "kernels/cuda/kv_layout.cuh"
 
 namespace orrery::kernels::cuda {
 namespace {
@@ -76,10 +77,8 @@ void launch_mma_tiles(const Context& ctx, const MmaForwardOp& op, int64_t rows) 
 
 /// Of a bf16 pool.
 MmaPool mma_pool(const KvPool& pool) {
-  MmaPool blocks{.keys = static_cast<const Bf16*>(pool.data), .kv_heads = pool.kv_heads};
-  blocks.row = static_cast<int>(ceil_div(pool.head_dim, kMmaCopy)) * kMmaCopy;
-  blocks.values = blocks.keys + pool.blocks * pool.kv_heads * kKvBlock * blocks.row;
-  return blocks;
+  const KvBf16Blocks blocks = bf16_blocks_of(pool);
+  return {blocks.keys, blocks.values, blocks.kv_heads, static_cast<int>(blocks.row)};
 }
 
 void bf16_attention_forward(const Context& ctx, const AttentionForward& op) {

@@ -22,8 +22,7 @@
 
 namespace orrery::kernels::cuda {
 
-/// Keys and values of a bf16 pool: [block][kv_head][kKvBlock][row] each, `row` elements
-/// of a slot, a multiple of eight of which those from head_dim on are zeros.
+/// A KvBf16Blocks (kv_layout.cuh) as kernels take it, with `row` in 32 bits.
 struct MmaPool {
   const Bf16* keys = nullptr;
   const Bf16* values = nullptr;
