@@ -13,7 +13,7 @@ namespace {
 #ifdef ORRERY_CUDA_ARCHITECTURES
 constexpr const char* kArchitectures = ORRERY_CUDA_ARCHITECTURES;
 #else
-constexpr const char* kArchitectures = "90-real";
+constexpr const char* kArchitectures = "80-real 90";  // the default
 #endif
 /// The version of the runtime that is linked; 0 where there is none.
 #ifdef CUDART_VERSION
@@ -56,6 +56,16 @@ cudaDeviceProp properties_of(Device device) {
   return properties;
 }
 
+/// Clocks of all multiprocessors together in a second, at the highest rate.
+double multiprocessor_clocks(Device device) {
+  int processors = 0, kilohertz = 0;
+  check(device, "cudaDeviceGetAttribute",
+        cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device.index));
+  check(device, "cudaDeviceGetAttribute",
+        cudaDeviceGetAttribute(&kilohertz, cudaDevAttrClockRate, device.index));
+  return 1e3 * processors * kilohertz;
+}
+
 cudaStream_t as_stream(void* stream) { return static_cast<cudaStream_t>(stream); }
 cudaEvent_t as_event(void* event) { return static_cast<cudaEvent_t>(event); }
 
@@ -78,7 +88,7 @@ Identity identity(Device device) {
   return found;
 }
 
-/// Every capability that the kernels run on gives the same bits: they are IEEE f32
+/// Every capability that the kernels run on gives the same bits in f32: they are IEEE
 /// arithmetic in an order that is written down, and tools/lint/ptx_lint.py holds each
 /// architecture's code to it.
 std::string misfit(Device device) {
@@ -86,6 +96,12 @@ std::string misfit(Device device) {
   const CudaCapability capability{properties.major, properties.minor};
   if (runs_on(kArchitectures, capability)) return "";
   return not_built_for(kArchitectures, properties.name, capability);
+}
+
+std::string bf16_misfit(Device device) {
+  const cudaDeviceProp properties = properties_of(device);
+  const CudaCapability capability{properties.major, properties.minor};
+  return sums_dot16(capability) ? "" : other_bf16(properties.name, capability);
 }
 
 void use(Device device) {
@@ -114,13 +130,12 @@ void fail_op(const char* op, int error) {
 double f32_peak(Device device) {
   const cudaDeviceProp properties = properties_of(device);
   const bool half = properties.major == 8 && properties.minor == 0;
-  const double per_clock = 2 * (half ? 64 : 128);  // of a multiprocessor
-  int processors = 0, kilohertz = 0;
-  check(device, "cudaDeviceGetAttribute",
-        cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device.index));
-  check(device, "cudaDeviceGetAttribute",
-        cudaDeviceGetAttribute(&kilohertz, cudaDevAttrClockRate, device.index));
-  return per_clock * processors * kilohertz * 1e3;
+  return 2 * (half ? 64 : 128) * multiprocessor_clocks(device);
+}
+
+double bf16_peak(Device device) {
+  const bool blackwell = properties_of(device).major == 10;
+  return 2 * (blackwell ? 4096 : 2048) * multiprocessor_clocks(device);
 }
 
 DeviceMemory memory(Device device) {

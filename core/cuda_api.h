@@ -35,6 +35,10 @@ Identity identity(Device device);
 /// its name; empty where they do.
 std::string misfit(Device device);
 
+/// Why there is no bf16 on it (sums_dot16()), as the end of a sentence that begins with
+/// its name; empty where there is.
+std::string bf16_misfit(Device device);
+
 /// Makes the device the calling thread's: what the runtime does next, it does there.
 /// Everything below does so itself. Error where there is no such device, or one that
 /// this build's kernels do not run on.
@@ -45,8 +49,9 @@ void use(Device device);
 [[noreturn]] void fail_op(const char* op, int error);
 
 /// Floating-point operations per second (2 per multiply-add) at the device's highest
-/// clock.
+/// clock: of f32 without tensor cores, and of bf16 on them (dense).
 double f32_peak(Device device);
+double bf16_peak(Device device);
 
 DeviceMemory memory(Device device);
 /// Not initialised, 256-byte aligned. Null when there is no memory.

@@ -49,6 +49,17 @@ std::string not_built_for(std::string_view architectures, std::string_view model
       capability.major, capability.minor, model, architectures);
 }
 
+bool sums_dot16(CudaCapability capability) {
+  return capability.major == 9 || capability.major == 10;
+}
+
+std::string other_bf16(std::string_view model, CudaCapability capability) {
+  return fmt::format(
+      "has compute capability {}.{} ({}), whose tensor cores are not known to sum as those of 9.x "
+      "and 10.x (H100, H200, B200)",
+      capability.major, capability.minor, model);
+}
+
 std::string no_cuda_device(std::string_view device, std::string_view reason, int driver,
                            int runtime) {
   if (driver == 0) {

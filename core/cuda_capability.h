@@ -23,6 +23,13 @@ bool runs_on(std::string_view architectures, CudaCapability device);
 std::string not_built_for(std::string_view architectures, std::string_view model,
                           CudaCapability capability);
 
+/// Whether its tensor cores sum as the class dot16-rz25 says (docs/numerics.md): those
+/// of H100, H200 and B200 do, and of no other it is known.
+bool sums_dot16(CudaCapability capability);
+
+/// Why a device has no bf16 here, as the end of a sentence that begins with its name.
+std::string other_bf16(std::string_view model, CudaCapability capability);
+
 /// What a user is told where the runtime finds no device to begin with. `reason` is the
 /// runtime's; `driver` and `runtime` are versions as it writes them (12040 is 12.4), 0
 /// for a driver that is not there.

@@ -68,13 +68,8 @@ const NumericsClassInfo& numerics_class_info(NumericsClass numerics) {
 }
 
 NumericsClass numerics_class(Device device, DType compute_dtype) {
-  if (device.type == DeviceType::kCuda) {
-    if (!kCudaBuilt) fail("this build has no kernels for device {}: use cpu", device_name(device));
-    if (compute_dtype == DType::kBF16) {
-      fail_usage("device {} computes in f32 alone so far: use f32 instead of bf16, or device cpu",
-                 device_name(device));
-    }
-  }
+  if (device.type == DeviceType::kCuda && !kCudaBuilt)
+    fail("this build has no kernels for device {}: use cpu", device_name(device));
   switch (compute_dtype) {
     case DType::kF32:
       return NumericsClass::kF32Chain;
@@ -82,6 +77,17 @@ NumericsClass numerics_class(Device device, DType compute_dtype) {
       return device.dot16() ? NumericsClass::kDot16 : NumericsClass::kPairs;
     default:
       fail("matrices of {}: a model computes with f32 or bf16", dtype_name(compute_dtype));
+  }
+}
+
+void require_numerics(Device device, DType compute_dtype) {
+  if (numerics_class(device, compute_dtype) != NumericsClass::kDot16) return;
+  if constexpr (kCudaBuilt) {
+    if (device.type != DeviceType::kCuda) return;
+    cuda_api::use(device);
+    if (const std::string why = cuda_api::bf16_misfit(device); !why.empty())
+      fail_usage("device {} {}: use f32 instead of bf16, or another device", device_name(device),
+                 why);
   }
 }
 

@@ -38,10 +38,13 @@ inline constexpr NumericsClassInfo kNumericsClasses[] = {
 const NumericsClassInfo& numerics_class_info(NumericsClass numerics);
 
 /// The class in which a model with matrices of `compute_dtype` computes on `device`.
-/// Error for a device that this build has no kernels for, and for another type; a usage
-/// Error for bf16 on CUDA, which computes in f32 alone so far. Touches no device, so
-/// commands ask before they do.
+/// Error for a device that this build has no kernels for, and for another type. Touches
+/// no device, so commands ask before they do.
 NumericsClass numerics_class(Device device, DType compute_dtype);
+
+/// Asks the device whether it has numerics_class()'s arithmetic: a usage Error, naming
+/// it, for bf16 on a GPU whose tensor cores are not known to sum as the class says.
+void require_numerics(Device device, DType compute_dtype);
 
 /// Number of partial sums of a lanes sum.
 inline constexpr int kSumLanes = 16;

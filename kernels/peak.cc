@@ -49,7 +49,9 @@ double measure_gemm_peak(const Context& ctx, DType dtype, double seconds) {
 
 double arithmetic_peak(const Context& ctx, DType dtype, int turns) {
   if constexpr (kCudaBuilt) {
-    if (ctx.device.type == DeviceType::kCuda) return cuda_api::f32_peak(ctx.device);
+    if (ctx.device.type == DeviceType::kCuda)
+      return dtype == DType::kBF16 ? cuda_api::bf16_peak(ctx.device)
+                                   : cuda_api::f32_peak(ctx.device);
   }
   return measure_product_peak(ctx.threads, dtype, turns);
 }

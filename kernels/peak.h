@@ -20,7 +20,7 @@ double measure_product_peak(int threads, DType dtype, int turns = 300);
 
 /// The most floating-point operations per second (2 per multiply-add) of ctx's device
 /// with operands of `dtype`: measure_product_peak() of the CPU's; what its clock allows
-/// of a CUDA device, which computes in f32 alone.
+/// of a CUDA device, in bf16 on tensor cores.
 double arithmetic_peak(const Context& ctx, DType dtype, int turns = 300);
 
 /// Bytes per second that y += x moves over 256 MiB each (two reads and one write per

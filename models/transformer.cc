@@ -4,6 +4,7 @@
 
 #include "core/error.h"
 #include "core/profile.h"
+#include "kernels/numerics.h"
 
 namespace orrery::models {
 namespace {
@@ -14,6 +15,11 @@ ModelConfig limited(ModelConfig config, int64_t max_positions) {
   if (max_positions > 0)
     config.max_position_embeddings = std::min(config.max_position_embeddings, max_positions);
   return config;
+}
+
+DType computed_type(Device device, DType compute_dtype) {
+  kernels::require_numerics(device, compute_dtype);
+  return compute_dtype;
 }
 
 constexpr Buffer::Purpose kWeights{
@@ -27,7 +33,7 @@ Transformer::Transformer(const ModelConfig& config, Device device, DType compute
                          int64_t max_positions, const Module& module)
     : config_(limited(config, max_positions)),
       table_(config_, module),
-      compute_dtype_(compute_dtype),
+      compute_dtype_(computed_type(device, compute_dtype)),
       parameters_(Buffer::zeroed(device, table_.flat_size() * sizeof(float), kWeights)),
       rope_(kernels::build_rope_table(device, config_.rope, config_.max_position_embeddings)),
       lm_head_(table_.lm_head(), {}, parameters(), compute_dtype) {

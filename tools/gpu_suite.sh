@@ -7,6 +7,7 @@
 #   selftest    tests/gpu/selftest.cu: tensor cores, copies and f32 functions as defined
 #   ops         tests/gpu/run_ops_check.sh: every op has the CPU's bits
 #   hashes      quickstart's model, 3 steps of GRPO after SFT on the CPU, then both: the CPU's hash
+#   bf16        the same in bf16, against cpu-dot16's hash; the CPU audits what the GPU recorded
 #   ranks       2 and 4 ranks on the one GPU, colocated and split: the same hash
 #   resume      the run begun on the CPU, continued on the GPU, ended on the CPU: the same hash
 #   commands    logprobs, generate and eval print what they print on the CPU
@@ -30,10 +31,10 @@ while [ $# -gt 0 ]; do
       shift
       ;;
     -h | --help)
-      sed -n '2,24s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
+      sed -n '2,25s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
       exit 0
       ;;
-    device | selftest | ops | hashes | ranks | resume | commands | sanitizer) stages+=("$1") ;;
+    device | selftest | ops | hashes | bf16 | ranks | resume | commands | sanitizer) stages+=("$1") ;;
     *)
       echo "error: no stage or option '$1'; tools/gpu_suite.sh --help lists them" >&2
       exit 2
@@ -41,7 +42,7 @@ while [ $# -gt 0 ]; do
   esac
   shift
 done
-[ ${#stages[@]} -gt 0 ] || stages=(device selftest ops hashes ranks resume commands sanitizer)
+[ ${#stages[@]} -gt 0 ] || stages=(device selftest ops hashes bf16 ranks resume commands sanitizer)
 
 quickstart=$tree/experiments
 if [ -x "$tree/../bin/orrery" ]; then  # a bundle's src/
@@ -161,14 +162,28 @@ stage_ops() {
   while [ -n "$building" ] && kill -0 "$building" 2>/dev/null; do sleep 1; done
   timeout 1200 "$tree/tests/gpu/run_ops_check.sh" "$out/build/ops"
 }
-# from_sft NAME RANKS KEY=VALUE ...: RL from the checkpoint that SFT on the CPU left (step 80).
+# from_sft NAME RANKS KEY=VALUE ...: RL from the checkpoint that SFT on the CPU left (step 80)
+# in the run $base.
+base=cpu
 from_sft() {
-  cp -r "$runs/cpu" "$runs/$1" && rm -r "$runs/$1"/checkpoints/step_00008[123] && train "$@" && same "$1" "$wanted"
+  cp -r "$runs/$base" "$runs/$1" && rm -r "$runs/$1"/checkpoints/step_00008[123] && train "$@" && same "$1" "$wanted"
 }
 stage_hashes() {
   cpu_run && gradients_flow cpu && from_sft rl_on_device 1 "device=$device" || return 1
   if $rehearse; then return 0; fi  # it takes minutes there
   train all_on_device 1 "device=$device" && same all_on_device "$wanted"
+}
+stage_bf16() {
+  local base=cpu_bf16 wanted options=(model.compute_dtype=bf16 trainer.rollout_save_freq=1) step
+  local device=${device/debug/debug-dot16}
+  train "$base" 1 device=cpu-dot16 "${options[@]}" && wanted=$(hash_of "$base") && gradients_flow "$base" &&
+    from_sft bf16_on_device 1 "device=$device" "${options[@]}" || return 1
+  for step in 1 2 3; do
+    timeout 60 "$orrery" audit "$runs/bf16_on_device/rollouts/step_00008$step.h5" \
+      --checkpoint "$runs/bf16_on_device/checkpoints/step_00008$((step - 1))" || return 1
+  done
+  if $rehearse; then return 0; fi
+  from_sft bf16_two_ranks 2 "device=$device" "${options[@]}" rollout.max_num_seqs=5 actor.ppo_max_token_len_per_gpu=300
 }
 stage_ranks() {
   cpu_run || return 1
@@ -211,7 +226,8 @@ stage_sanitizer() {
   fi
   [ -x "$program" ] || { echo "skipped: the stage ops has not built $program"; return 77; }
   local part seconds end=$((SECONDS + 60))
-  for part in flat rows kv sampling vocabulary attention_forward attention_backward products; do
+  for part in flat rows kv sampling vocabulary attention_forward attention_forward_bf16 attention_backward \
+    attention_backward_bf16 products; do
     for tool in memcheck racecheck; do
       seconds=$((end - SECONDS))
       if [ "$seconds" -le 0 ]; then echo "not reached in 60 s: $tool of $part" && continue; fi
@@ -231,7 +247,7 @@ what_ran() {
   $rehearse || { echo; return; }
   case $1 in
     ops) echo "rehearsed: in the emulator" ;;
-    hashes | ranks | resume | commands)
+    hashes | bf16 | ranks | resume | commands)
       if [ "$device" = cuda ]; then echo "rehearsed: in the emulator"; else echo "rehearsed: device=$device"; fi
       ;;
     *) echo "rehearsed: what needs no device" ;;

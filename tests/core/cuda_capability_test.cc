@@ -30,6 +30,13 @@ TEST(CudaCapability, ArchitecturesOfOneDeviceRunOnItAlone) {
   EXPECT_FALSE(runs_on("100a-real", {10, 3}));
 }
 
+TEST(CudaCapability, TensorCoresOfOtherGenerationsAreNotTrusted) {
+  for (const CudaCapability device : {CudaCapability{9, 0}, {10, 0}, {10, 3}})
+    EXPECT_TRUE(sums_dot16(device)) << device.major;
+  for (const CudaCapability device : {CudaCapability{8, 0}, {8, 9}, {11, 0}, {12, 0}})
+    EXPECT_FALSE(sums_dot16(device)) << device.major;
+}
+
 TEST(CudaCapability, OneOfSeveralIsEnough) {
   for (const std::string_view built : {"80-real 90", "80-real;90", " 80-real ; 90 "}) {
     for (const CudaCapability device : {CudaCapability{8, 0}, {8, 9}, {9, 0}, {10, 0}, {12, 0}})

@@ -45,6 +45,7 @@ struct Runtime {
   size_t used = 0, limit = 0;
   /// Launches until a kernel does what a device does not survive; then all calls fail.
   int64_t launches_left = -1;
+  int capability = 90;
 };
 constexpr auto kNever = static_cast<uint64_t>(-1);
 /// Never destroyed: buffers of static objects are freed after main.
@@ -52,6 +53,7 @@ Runtime& runtime() {
   static auto* const it = [] {
     auto* const made = new Runtime;
     made->limit = number_of("ORRERY_EMULATOR_MEMORY_MB", 1024) << 20;
+    made->capability = static_cast<int>(number_of("ORRERY_EMULATOR_CAPABILITY", 90));
     made->launches_left = static_cast<int64_t>(number_of("ORRERY_EMULATOR_LOSE_DEVICE", kNever));
     return made;
   }();
@@ -220,8 +222,8 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int device) {
   if (device != 0) return result(cudaErrorInvalidDevice);
   *properties = {.name = "emulated",
                  .totalGlobalMem = runtime().limit,
-                 .major = 9,
-                 .minor = 0,
+                 .major = runtime().capability / 10,
+                 .minor = runtime().capability % 10,
                  .multiProcessorCount = 132};
   return cudaSuccess;
 }
