@@ -25,7 +25,7 @@ namespace fs = std::filesystem;
 
 constexpr size_t kReasons = 3;  // of refused checkpoints, in one line
 
-/// What the job's learners compute in.
+/// What this rank computes in, where it learns.
 std::string learner_numerics(const Job& job) {
   return rollout::fingerprint_text(
       rollout::fingerprint_of(job.ctx.device, config::compute_dtype(job.config)));
@@ -216,14 +216,16 @@ Checkpointer::Resumed Checkpointer::resume(learners::Learner* learner) {
     return resumed;
   }
   agree_on_checkpoint(world, chosen);
-  on_all_ranks(world, [&] { load(chosen, initial, learner, resumed); });
+  // Rank 0 learns; an actor may be on a device of another class.
+  const std::string numerics = world.all_gather_bytes(learner_numerics(job_)).front();
+  on_all_ranks(world, [&] { load(chosen, numerics, initial, learner, resumed); });
   resumed.news.push_back(
       fmt::format("resumed from {} at {}", chosen.string(), storage::step_text(state)));
   return resumed;
 }
 
-void Checkpointer::load(const fs::path& chosen, double initial, learners::Learner* learner,
-                        Resumed& resumed) {
+void Checkpointer::load(const fs::path& chosen, const std::string& numerics, double initial,
+                        learners::Learner* learner, Resumed& resumed) {
   // Rank 0 has verified every file when it chose; the others hash what they read.
   const storage::Checkpoint checkpoint(chosen, storage::Checkpoint::Verify::kOnRead);
   const bool own = chosen.parent_path() == folder_;
@@ -242,7 +244,7 @@ void Checkpointer::load(const fs::path& chosen, double initial, learners::Learne
       check_resume({checkpoint.info(), chosen.string(), own, job_.config, config_yaml_, job_.inputs,
                     models::model_config_json(checkpoint.config(), "") ==
                         models::model_config_json(model.config(), ""),
-                    learner_numerics(job_)});
+                    numerics});
   if (!answer.keep_scores) state.val_before = state.val_after = std::nullopt;
   resumed.older_program = answer.older_program;
   resumed.warnings = answer.warnings;

@@ -78,10 +78,10 @@ class Checkpointer {
 
  private:
   std::filesystem::path choose(std::vector<std::string>& news) const;
-  /// The checkpoint `chosen`, checked and read. `initial`: the largest weight of the
-  /// model's own.
-  void load(const std::filesystem::path& chosen, double initial, learners::Learner* learner,
-            Resumed& resumed);
+  /// The checkpoint `chosen`, checked and read. `numerics`: what the job's learners
+  /// compute in. `initial`: the largest weight of the model's own.
+  void load(const std::filesystem::path& chosen, const std::string& numerics, double initial,
+            learners::Learner* learner, Resumed& resumed);
   /// This learner's part. Returns the largest.
   double load_moments(const storage::Checkpoint& checkpoint, int64_t adam_t,
                       learners::Learner& learner) const;

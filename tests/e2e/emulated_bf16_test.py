@@ -100,6 +100,23 @@ class EmulatedBf16(Case):
         self.assertFalse((self.folder / "two/checkpoints/step_000032").exists(), killed.stderr)
         self.assertEqual(self.train("two", *cuts, ranks=2), self.checkpoint_hash(self.cpu))
 
+    def test_actors_on_cpus(self):
+        """Of the GPU's class they are its equals; of another, what they drew is recomputed and weighted."""
+        split = ["cluster.placement=split", "trainer.total_training_steps=1"]
+        for name, device in (("equal", "cpu-dot16"), ("other", "cpu")):
+            shutil.copytree(self.start, self.folder / name)
+            result = run(*self.words(self.folder / name, "device=cuda", f"rollout.device={device}", *split), ranks=2, timeout=600)
+            self.assertEqual(result.returncode, 0, result.stdout[-3000:] + result.stderr[-3000:])
+            (step,) = [row for row in metrics(self.folder / name) if row["stage"] == "grpo"]
+            if name == "other":
+                self.assertGreater(step["rollout/logprob_diff_max"], 0)
+                self.assertIn("rollout_corr/rollout_is_mean", step)
+            else:
+                self.assertEqual(step["rollout/logprob_diff_max"], 0)
+                first = self.cpu / "checkpoints/step_000031"
+                wanted = json.loads(self.ok("ckpt", "hash", first, "--json").stdout)["hash"]
+                self.assertEqual(self.checkpoint_hash(self.folder / name), (first.name, wanted))
+
     def test_a_gpu_of_another_class_is_refused(self):
         with mock.patch.dict(os.environ, ORRERY_EMULATOR_CAPABILITY="80"):
             result = run(*self.words(self.folder / "old", "device=cuda"))

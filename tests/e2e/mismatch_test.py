@@ -52,6 +52,10 @@ class Mismatch(Case):
                 self.assertEqual(row["rollout_corr/corrected_share"], 1)
                 self.assertGreater(row["rollout/logprob_diff_max"], 0)
         self.assertEqual(len(set(hashes)), 1)
+        # What a run learns in is its learners' class, whoever reads the checkpoint.
+        (longer, _), _ = self.train("two", *bf16, "rollout.device=cpu-dot16", "algorithm.rollout_is_threshold=3",
+                                    "trainer.total_training_steps=4", ranks=2)
+        self.assertEqual(longer, "step_000024")
         _, rows = self.train("same", *bf16, "device=cpu-dot16", "rollout.device=cpu-dot16", ranks=2)
         self.assertEqual(max(row["rollout_corr/corrected_share"] for row in rows), 0)
 
