@@ -251,6 +251,37 @@ void run_kv_write(benchmark::State& state, const Machine& machine, const ModelSh
   });
 }
 
+/// The same keys and values, which are rotated first, as the queries beside them are.
+void run_rope_kv_write(benchmark::State& state, const Machine& machine, const ModelShape& model,
+                       DType dtype, const Paged& batch) {
+  std::vector<int32_t> positions;
+  for (const kernels::KvSegment& s : batch.segments) {
+    for (int64_t i = 0; i < s.rows; ++i) positions.push_back(static_cast<int32_t>(s.position + i));
+  }
+  const int64_t rows = std::ssize(positions);
+  const Context ctx = context_of(machine);
+  const Pools pools(dtype, model, batch.blocks, 1);
+  const Elements qkv(dtype, rows * model.qkv_size(), 1);
+  const kernels::RopeTable table =
+      kernels::build_rope_table({}, {.head_dim = model.head_dim, .scaling = {}}, 2048);
+  const double rotated = bytes_of(dtype, rows * (model.q_size() + model.kv_size())),
+               values = bytes_of(dtype, rows * model.kv_size());
+  const kernels::Rotation rotation{
+      .positions = {positions.data(), rows}, .cos = table.cos, .sin = table.sin};
+  Arena arena;
+  const kernels::AttentionPlan plan = kernels::make_attention_plan(
+      ctx, attention_shape(model), rows, batch.blocks, batch.segments, arena);
+  const Cost cost{.flops = 3.0 * static_cast<double>(rows * (model.q_size() + model.kv_size())),
+                  .read = rotated + values + as_bytes(rows * model.head_dim),
+                  .written = rotated + 2 * values};
+  measure(state, machine, cost, [&] {
+    kernels::rope_kv_write(ctx, {.pool = pools.pools[0],
+                                 .qkv = qkv.mat(rows, model.qkv_size()),
+                                 .rotation = rotation,
+                                 .plan = plan});
+  });
+}
+
 void run_kv_copy(benchmark::State& state, const Machine& machine, const KvCopyCase& c) {
   const Context ctx = context_of(machine);
   const Pools pools(DType::kF32, *c.model, 2, 1);
@@ -324,10 +355,14 @@ void add_attention_cases(const Registry& registry) {
           });
     }
     for (const AttentionBatchCase& c : cases_for(kKvWriteCases, kBench)) {
-      const std::string batch = c.context > 0 ? fmt::format("kv_write/B:{}", c.sequences())
-                                              : fmt::format("kv_write/T:{}", c.tokens());
-      add(batch + type_of(c), [=](State& state, const Machine& machine, const ModelShape& shape) {
+      const std::string batch = (c.context > 0 ? fmt::format("kv_write/B:{}", c.sequences())
+                                               : fmt::format("kv_write/T:{}", c.tokens())) +
+                                type_of(c);
+      add(batch, [=](State& state, const Machine& machine, const ModelShape& shape) {
         run_kv_write(state, machine, shape, c.dtype, batch_of(c));
+      });
+      add("rope_" + batch, [=](State& state, const Machine& machine, const ModelShape& shape) {
+        run_rope_kv_write(state, machine, shape, c.dtype, batch_of(c));
       });
     }
   }

@@ -120,29 +120,22 @@ void run_rmsnorm_heads_backward(benchmark::State& state, const Machine& machine,
 }
 
 /// Queries and keys, as a layer calls it.
-void run_rope(benchmark::State& state, const Machine& machine, const RopeCase& c, bool backward) {
+void run_rope_backward(benchmark::State& state, const Machine& machine, const RopeCase& c) {
   const Context ctx = context_of(machine);
   const int64_t t = c.tokens, q_size = c.heads * c.head_dim, kv_size = c.kv_heads * c.head_dim;
-  const Rows qkv(t, q_size + 2 * kv_size, 1);
+  const Rows dqkv(t, q_size + 2 * kv_size, 1);
   const kernels::RopeTable table =
       kernels::build_rope_table({}, {.head_dim = c.head_dim, .scaling = {}}, 2048);
   std::vector<int32_t> positions(static_cast<size_t>(t));
   std::iota(positions.begin(), positions.end(), 0);
-  const kernels::Rope q{.x = qkv.mat.col_range(0, q_size),
-                        .heads = c.heads,
-                        .positions = {positions.data(), t},
-                        .cos = table.cos,
-                        .sin = table.sin};
-  kernels::Rope k = q;
-  k.x = qkv.mat.col_range(q_size, q_size + kv_size);
-  k.heads = c.kv_heads;
+  const kernels::RopeBackward op{
+      .dx = dqkv.mat.col_range(0, q_size + kv_size),
+      .heads = c.heads + c.kv_heads,
+      .rotation = {.positions = {positions.data(), t}, .cos = table.cos, .sin = table.sin}};
   const int64_t elements = t * (q_size + kv_size);
   const double bytes = as_bytes(elements), angles = as_bytes(t * c.head_dim);
-  measure(state, machine, cost_of(3, elements, bytes + angles, bytes, bytes + angles), [&] {
-    const auto rotate = backward ? kernels::rope_backward : kernels::rope_forward;
-    rotate(ctx, q);
-    rotate(ctx, k);
-  });
+  measure(state, machine, cost_of(3, elements, bytes + angles, bytes, bytes + angles),
+          [&] { kernels::rope_backward(ctx, op); });
 }
 
 void run_swiglu_forward(benchmark::State& state, const Machine& machine, const SwigluCase& c) {
@@ -258,8 +251,7 @@ void add_row_cases(const Registry& registry) {
       run(state, machine, c, how);
     };
   };
-  registry.add_table(kRopeCases, kBenchForward, tokens("rope_forward"), with(run_rope, false));
-  registry.add_table(kRopeCases, kBenchBackward, tokens("rope_backward"), with(run_rope, true));
+  registry.add_table(kRopeCases, kBenchBackward, tokens("rope_backward"), run_rope_backward);
   registry.add_table(kSwigluCases, kBenchForward, tokens("swiglu_forward"), run_swiglu_forward);
   registry.add_table(kSwigluCases, kBenchBackward, tokens("swiglu_backward"), run_swiglu_backward);
   registry.add_table(kEmbeddingCases, kBenchForward, tokens("embedding_forward"),

@@ -70,6 +70,20 @@ void kv_write(const Context& ctx, const KvWrite& op) {
   dispatch<cpu::kv_write, cuda::kv_write>(ctx, kOp, op);
 }
 
+void rope_kv_write(const Context& ctx, const RopeKvWrite& op) {
+  constexpr const char* kOp = "rope_kv_write";
+  const AttentionShape& shape = op.plan.shape;
+  check_pool(kOp, op.pool, op.plan);
+  require_mat(kOp, "qkv", op.qkv, op.plan.rows,
+              (shape.heads + 2 * shape.kv_heads) * shape.head_dim);
+  require_dtype(kOp, "qkv", op.qkv.dtype, op.pool.dtype);
+  check_rotation(kOp, op.rotation, op.plan.rows, shape.head_dim);
+  // Values are not written back, but to the pool, and keys to both.
+  const int64_t moved = 2 * op.qkv.size() + op.plan.rows * shape.kv_heads * shape.head_dim;
+  const ProfileOpScope profile(ctx, "rope and kv write", 0, element_bytes(op.pool, moved));
+  dispatch<cpu::rope_kv_write, cuda::rope_kv_write>(ctx, kOp, op);
+}
+
 void kv_copy(const Context& ctx, const KvCopy& op) {
   if (op.plan.copies.empty()) return;
   const ProfileOpScope profile(

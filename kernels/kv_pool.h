@@ -13,6 +13,7 @@
 #include "core/span.h"
 #include "core/tensor.h"
 #include "kernels/attention_plan.h"
+#include "kernels/rope.h"
 
 namespace orrery::kernels {
 
@@ -54,6 +55,19 @@ struct KvWrite {
   const AttentionPlan& plan;
 };
 void kv_write(const Context& ctx, const KvWrite& op);
+
+/// What lies between a layer's projection and its attention: rotates the queries and
+/// keys of all rows in place (kernels/rope.h), then writes the keys and the values as
+/// kv_write does. One pass over memory, with the bits of the two steps.
+struct RopeKvWrite {
+  const KvPool& pool;
+  /// [rows, (heads + 2 kv_heads) * head_dim], of the pool's element type: a row's
+  /// queries, then its keys, then its values.
+  ActMat qkv;
+  Rotation rotation;
+  const AttentionPlan& plan;
+};
+void rope_kv_write(const Context& ctx, const RopeKvWrite& op);
 
 /// Slots [0, count) of block `from` are to be copied to block `to`. A sequence gets its
 /// own copy of a shared, partly filled block this way.

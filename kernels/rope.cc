@@ -151,16 +151,6 @@ class TableRows {
   Array<double> fine_cos_, fine_sin_;
 };
 
-void check_rotation(const char* op, const Rope& rope) {
-  const ActMat& x = rope.x;
-  require_positive(op, "heads", rope.heads);
-  require_mat(op, "x", x, rope.positions.size, rope.heads * 2 * rope.cos.cols);
-  require_vec(op, "positions", rope.positions, x.rows);
-  require_mat(op, "cos", rope.cos, rope.cos.rows, rope.cos.cols);
-  require_mat(op, "sin", rope.sin, rope.cos.rows, rope.cos.cols);
-  require_f32_or_bf16(op, "x", x.dtype);
-}
-
 }  // namespace
 
 RopeTable build_rope_table(Device device, const RopeConfig& config, int64_t positions) {
@@ -203,17 +193,25 @@ RopeTable build_rope_table(Device device, const RopeConfig& config, int64_t posi
   return table;
 }
 
-void rope_forward(const Context& ctx, const Rope& op) {
-  constexpr const char* kOp = "rope_forward";
-  check_rotation(kOp, op);
-  const ProfileOpScope profile(ctx, "rope", 0, 2 * mat_bytes(op.x));
-  dispatch<cpu::rope_forward, cuda::rope_forward>(ctx, kOp, op);
+void check_rotation(const char* op, const Rotation& rotation, int64_t rows, int64_t head_dim) {
+  const Mat<const float>& cos = rotation.cos;
+  require_vec(op, "positions", rotation.positions, rows);
+  if (2 * cos.cols != head_dim) {
+    fail("{}: cos has {} columns; heads of {} elements need half as many", op, cos.cols, head_dim);
+  }
+  require_mat(op, "cos", cos, cos.rows, cos.cols);
+  require_mat(op, "sin", rotation.sin, cos.rows, cos.cols);
 }
 
-void rope_backward(const Context& ctx, const Rope& op) {
+void rope_backward(const Context& ctx, const RopeBackward& op) {
   constexpr const char* kOp = "rope_backward";
-  check_rotation(kOp, op);
-  const ProfileOpScope profile(ctx, "rope backward", 0, 2 * mat_bytes(op.x));
+  const ActMat& dx = op.dx;
+  const int64_t head_dim = 2 * op.rotation.cos.cols;
+  require_positive(kOp, "heads", op.heads);
+  require_mat(kOp, "dx", dx, dx.rows, op.heads * head_dim);
+  require_f32_or_bf16(kOp, "dx", dx.dtype);
+  check_rotation(kOp, op.rotation, dx.rows, head_dim);
+  const ProfileOpScope profile(ctx, "rope backward", 0, 2 * mat_bytes(dx));
   dispatch<cpu::rope_backward, cuda::rope_backward>(ctx, kOp, op);
 }
 

@@ -2,8 +2,9 @@
 // With half = head_dim / 2 and i < half,
 //   y[i]        = fma(-x[i + half], sin, x[i] cos)
 //   y[i + half] = fma(x[i], sin, x[i + half] cos)
-// the products with cos rounded; the backward's have -sin in place of sin. x is f32 or
-// bf16; what is written to a bf16 matrix is rounded to nearest even.
+// the products with cos rounded; the backward's have -sin in place of sin. Matrices are
+// f32 or bf16; what is written to a bf16 matrix is rounded to nearest even. The forward
+// is rope_kv_write (kernels/kv_pool.h): rotated keys go to the pool at once.
 #pragma once
 
 #include <cstdint>
@@ -43,15 +44,21 @@ struct RopeTable {
 /// for scaling keys that are missing or out of range.
 RopeTable build_rope_table(Device device, const RopeConfig& config, int64_t positions);
 
-/// The forward rotates x in place. The backward, its gradient, is the inverse rotation
-/// (times the table's scale), in place too.
-struct Rope {
-  ActMat x;  ///< [t, heads * head_dim]
-  int64_t heads = 1;
+/// By which angles the rows of a batch are rotated.
+struct Rotation {
   Vec<const int32_t> positions;  ///< [t]; not checked: each must be inside the table
   Mat<const float> cos, sin;     ///< RopeTable's
 };
-void rope_forward(const Context& ctx, const Rope& op);
-void rope_backward(const Context& ctx, const Rope& op);
+/// Error, naming `op`, unless it is one of `rows` rows of heads of head_dim.
+void check_rotation(const char* op, const Rotation& rotation, int64_t rows, int64_t head_dim);
+
+/// The gradient through the rotation of some heads: the inverse rotation (times the
+/// table's scale), in place.
+struct RopeBackward {
+  ActMat dx;  ///< [t, heads * head_dim]
+  int64_t heads = 1;
+  Rotation rotation;
+};
+void rope_backward(const Context& ctx, const RopeBackward& op);
 
 }  // namespace orrery::kernels

@@ -28,7 +28,7 @@ void check_rows(const Transformer& model, Span<const int32_t> tokens, Span<const
     }
     if (positions[i] < 0 || positions[i] >= context) {
       fail(
-          "rope_forward: token {} is at position {}, outside the table of {}; "
+          "rope_kv_write: token {} is at position {}, outside the table of {}; "
           "the sequence is longer than the model's context",
           i, positions[i], context);
     }

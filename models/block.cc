@@ -143,8 +143,9 @@ void Block::forward(const Context& ctx, const Forward& op) const {
 /// From the product's queries, keys and values, at.qkv, to at.attention.
 void Block::attention_forward(const Context& ctx, const Forward& op) const {
   const BlockActivations& at = op.at;
-  const ActMat q = queries(at.qkv), k = keys(at.qkv), v = values(at.qkv);
+  const ActMat q = queries(at.qkv);
   if (has_qk_norm()) {
+    const ActMat k = keys(at.qkv);
     if (at.qk_raw.data != nullptr) {
       kernels::copy_rows(ctx, {.to = at.qk_raw, .from = at.qkv.col_range(0, at.qk_raw.cols)});
     }
@@ -163,9 +164,9 @@ void Block::attention_forward(const Context& ctx, const Forward& op) const {
                                    .heads = kv_heads_,
                                    .numerics = numerics(ctx)});
   }
-  kernels::rope_forward(ctx, rotation(op.plan, q, heads_));
-  kernels::rope_forward(ctx, rotation(op.plan, k, kv_heads_));
-  kernels::kv_write(ctx, {.pool = op.pool, .k = k, .v = v, .plan = op.plan.attention});
+  kernels::rope_kv_write(
+      ctx,
+      {.pool = op.pool, .qkv = at.qkv, .rotation = rotation(op.plan), .plan = op.plan.attention});
   kernels::kv_copy(ctx, {.pool = op.pool, .plan = op.plan.copies});
   kernels::attention_forward(ctx, {.out = at.attention,
                                    .lse = at.lse,
@@ -269,8 +270,10 @@ void Block::attention_backward(const Context& ctx, const Backward& op,
                                     .lse = at.lse,
                                     .plan = op.plan.backward,
                                     .scale = scale_});
-  kernels::rope_backward(ctx, rotation(op.plan, dq, heads_));
-  kernels::rope_backward(ctx, rotation(op.plan, dk, kv_heads_));
+  // Of queries and keys at once, which stand side by side.
+  kernels::rope_backward(ctx, {.dx = dqkv.col_range(0, q_size() + kv_size()),
+                               .heads = heads_ + kv_heads_,
+                               .rotation = rotation(op.plan)});
   if (!has_qk_norm()) return;
   kernels::rmsnorm_backward(ctx, {.dx = dq,
                                   .dweight = q_norm_.group.vec(gradients),

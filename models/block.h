@@ -128,9 +128,8 @@ class Block {
   Matrix values(const Matrix& qkv) const {
     return qkv.col_range(q_size() + kv_size(), q_size() + 2 * kv_size());
   }
-  /// The rotation of a batch's queries or keys, x [T, heads * head_dim], by position.
-  kernels::Rope rotation(const BatchPlan& plan, ActMat x, int64_t heads) const {
-    return {.x = x, .heads = heads, .positions = plan.positions, .cos = cos_, .sin = sin_};
+  kernels::Rotation rotation(const BatchPlan& plan) const {
+    return {.positions = plan.positions, .cos = cos_, .sin = sin_};
   }
   void attention_forward(const Context& ctx, const Forward& op) const;
   void attention_backward(const Context& ctx, const Backward& op, const FlatView& gradients) const;

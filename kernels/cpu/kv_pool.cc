@@ -10,6 +10,7 @@
 
 #include "core/parallel.h"
 #include "kernels/cpu/attention.h"
+#include "kernels/cpu/rope.h"
 #include "kernels/cpu/targets.h"
 // Once for each of the other targets.
 #include "hwy/foreach_target.h"
@@ -258,6 +259,17 @@ void kv_write(const Context& ctx, const KvWrite& op) {
   write_segments(ctx, op.plan, [&](const PlannedSegment& s) {
     HWY_DYNAMIC_DISPATCH(write_pairs_segment)(op.pool, k, v, s, tables + s.table);
   });
+}
+
+void rope_kv_write(const Context& ctx, const RopeKvWrite& op) {
+  const AttentionShape& shape = op.plan.shape;
+  const int64_t keys = shape.heads * shape.head_dim,
+                values = keys + shape.kv_heads * shape.head_dim;
+  rotate(ctx, op.qkv.col_range(0, values), shape.heads + shape.kv_heads, op.rotation);
+  kv_write(ctx, {.pool = op.pool,
+                 .k = op.qkv.col_range(keys, values),
+                 .v = op.qkv.col_range(values, op.qkv.cols),
+                 .plan = op.plan});
 }
 
 void kv_copy(const Context& /*ctx*/, const KvCopy& op) {

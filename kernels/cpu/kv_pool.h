@@ -53,6 +53,7 @@ T* values(const KvPool& pool) {
 
 void kv_clear(const Context& ctx, const KvClear& op);
 void kv_write(const Context& ctx, const KvWrite& op);
+void rope_kv_write(const Context& ctx, const RopeKvWrite& op);
 void kv_copy(const Context& ctx, const KvCopy& op);
 
 }  // namespace orrery::kernels::cpu

@@ -47,23 +47,25 @@ HWY_INLINE void rotate_heads(T* x, int64_t heads, int64_t half, const float* cos
 }
 
 template <bool kBack, class T>
-HWY_INLINE void rotate_tokens(const Rope& op, int64_t begin, int64_t end) {
-  const auto x = op.x.as<T>();
+HWY_INLINE void rotate_tokens(Mat<T> x, int64_t heads, const Rotation& rotation, int64_t begin,
+                              int64_t end) {
   for (int64_t t = begin; t < end; ++t) {
-    const int64_t position = op.positions.data[t];
-    rotate_heads<kBack>(cpu::row(x, t), op.heads, op.cos.cols, cpu::row(op.cos, position),
-                        cpu::row(op.sin, position));
+    const int64_t position = rotation.positions.data[t];
+    rotate_heads<kBack>(cpu::row(x, t), heads, rotation.cos.cols, cpu::row(rotation.cos, position),
+                        cpu::row(rotation.sin, position));
   }
 }
 
-void rope_rotate(const Rope& op, int64_t begin, int64_t end) {
-  op.x.dtype == DType::kBF16 ? rotate_tokens<false, Bf16>(op, begin, end)
-                             : rotate_tokens<false, float>(op, begin, end);
+void rotate_rows(const ActMat& x, int64_t heads, const Rotation& rotation, int64_t begin,
+                 int64_t end) {
+  x.dtype == DType::kBF16 ? rotate_tokens<false>(x.as<Bf16>(), heads, rotation, begin, end)
+                          : rotate_tokens<false>(x.as<float>(), heads, rotation, begin, end);
 }
 
-void rope_rotate_back(const Rope& op, int64_t begin, int64_t end) {
-  op.x.dtype == DType::kBF16 ? rotate_tokens<true, Bf16>(op, begin, end)
-                             : rotate_tokens<true, float>(op, begin, end);
+void rotate_rows_back(const ActMat& x, int64_t heads, const Rotation& rotation, int64_t begin,
+                      int64_t end) {
+  x.dtype == DType::kBF16 ? rotate_tokens<true>(x.as<Bf16>(), heads, rotation, begin, end)
+                          : rotate_tokens<true>(x.as<float>(), heads, rotation, begin, end);
 }
 
 }  // namespace orrery::kernels::HWY_NAMESPACE
@@ -75,25 +77,29 @@ HWY_AFTER_NAMESPACE();
 #include "kernels/checks.h"
 
 namespace orrery::kernels::cpu {
-HWY_EXPORT(rope_rotate);
-HWY_EXPORT(rope_rotate_back);
+HWY_EXPORT(rotate_rows);
+HWY_EXPORT(rotate_rows_back);
 
 namespace {
 
+/// Calls rotate(begin, end) for the rows of x, on as many threads as pay.
 template <class Rotate>
-void for_tokens(const Context& ctx, const Rope& op, const Rotate& rotate) {
-  const int64_t grain = kStreamGrain / std::max<int64_t>(op.x.cols, 1);
-  parallel_for(ctx, op.x.rows, grain, [&](int64_t begin, int64_t end) { rotate(op, begin, end); });
+void for_rows(const Context& ctx, const ActMat& x, const Rotate& rotate) {
+  const int64_t grain = kStreamGrain / std::max<int64_t>(x.cols, 1);
+  parallel_for(ctx, x.rows, grain, rotate);
 }
 
 }  // namespace
 
-void rope_forward(const Context& ctx, const Rope& op) {
-  for_tokens(ctx, op, HWY_DYNAMIC_DISPATCH(rope_rotate));
+void rotate(const Context& ctx, const ActMat& x, int64_t heads, const Rotation& rotation) {
+  const auto rows = HWY_DYNAMIC_DISPATCH(rotate_rows);
+  for_rows(ctx, x, [&](int64_t begin, int64_t end) { rows(x, heads, rotation, begin, end); });
 }
 
-void rope_backward(const Context& ctx, const Rope& op) {
-  for_tokens(ctx, op, HWY_DYNAMIC_DISPATCH(rope_rotate_back));
+void rope_backward(const Context& ctx, const RopeBackward& op) {
+  const auto rows = HWY_DYNAMIC_DISPATCH(rotate_rows_back);
+  for_rows(ctx, op.dx,
+           [&](int64_t begin, int64_t end) { rows(op.dx, op.heads, op.rotation, begin, end); });
 }
 
 }  // namespace orrery::kernels::cpu

@@ -5,7 +5,8 @@
 
 namespace orrery::kernels::cpu {
 
-void rope_forward(const Context& ctx, const Rope& op);
-void rope_backward(const Context& ctx, const Rope& op);
+/// Rotates x [t, heads * head_dim] in place.
+void rotate(const Context& ctx, const ActMat& x, int64_t heads, const Rotation& rotation);
+void rope_backward(const Context& ctx, const RopeBackward& op);
 
 }  // namespace orrery::kernels::cpu

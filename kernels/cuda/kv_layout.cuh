@@ -33,6 +33,8 @@ struct KvBlocks {
   ORRERY_DEVICE_FN float* value_tile(int64_t block, int64_t head) const {
     return values + (block * kv_heads + head) * head_dim * kKvBlock;
   }
+  /// Element d of a slot's key in a key_tile.
+  ORRERY_DEVICE_FN int64_t key_index(int64_t slot, int64_t d) const { return d * kKvBlock + slot; }
 };
 
 inline KvBlocks blocks_of(const KvPool& pool) {
@@ -55,6 +57,8 @@ struct KvBf16Blocks {
   ORRERY_DEVICE_FN Bf16* value_tile(int64_t block, int64_t head) const {
     return values + (block * kv_heads + head) * row * kKvBlock;
   }
+  /// Element d of a slot's key in a key_tile.
+  ORRERY_DEVICE_FN int64_t key_index(int64_t slot, int64_t d) const { return slot * row + d; }
 };
 
 inline KvBf16Blocks bf16_blocks_of(const KvPool& pool) {

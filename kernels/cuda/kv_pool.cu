@@ -3,6 +3,7 @@
 
 #include "kernels/cuda/kv_layout.cuh"
 #include "kernels/cuda/launch.cuh"
+#include "kernels/cuda/rotation.cuh"
 
 namespace orrery::kernels::cuda {
 namespace {
@@ -34,25 +35,11 @@ __device__ void find_row(RowPlace& place, int64_t row, Vec<const PlannedSegment>
   __syncthreads();
 }
 
-/// A block of threads writes a row of the batch, if it belongs to a segment.
-__global__ void __launch_bounds__(kThreads)
-    kv_write_kernel(KvBlocks pool, Mat<const float> k, Mat<const float> v,
-                    Vec<const PlannedSegment> segments, const int32_t* tables) {
-  __shared__ RowPlace place;
-  const int64_t row = blockIdx.x;
-  find_row(place, row, segments, tables);
-  if (place.block < 0) return;
-  for (int64_t i = threadIdx.x; i < pool.kv_heads * pool.head_dim; i += kThreads) {
-    const int64_t head = i / pool.head_dim, d = i % pool.head_dim;
-    pool.key_tile(place.block, head)[d * kKvBlock + place.slot] = k.data[row * k.stride + i];
-    pool.value_tile(place.block, head)[place.slot * pool.head_dim + d] = v.data[row * v.stride + i];
-  }
-}
-
 /// Keys or values of a batch, [rows, kv_heads * head_dim].
-struct HeadRows {
-  const Bf16* data;
-  int64_t stride;
+template <class T>
+struct KvRows {
+  const T* data;
+  int64_t stride, head_dim;
   bool aligned;  ///< every head of every row, to 16 bytes
 };
 
@@ -69,32 +56,102 @@ __device__ uint4 load_copy(const Bf16* from, int64_t count, bool aligned) {
 
 __device__ uint4* copies_at(Bf16* to) { return reinterpret_cast<uint4*>(to); }
 
-/// Likewise in bf16, 16 bytes at a time. A block of threads whose row ends what its
-/// segment writes to a fresh block of slots zeroes the slots behind it.
-__global__ void __launch_bounds__(kThreads)
-    kv_write_bf16_kernel(KvBf16Blocks pool, int64_t head_dim, HeadRows k, HeadRows v,
-                         Vec<const PlannedSegment> segments, const int32_t* tables) {
-  __shared__ RowPlace place;
-  const int64_t row = blockIdx.x, copies = pool.row / kKvBf16Copy;
-  find_row(place, row, segments, tables);
-  if (place.block < 0) return;
-  const int64_t slot = place.slot;
+/// A block of threads writes a row's keys (kKeys) or values to its place.
+template <bool kKeys>
+__device__ void put_row(const KvBlocks& pool, const RowPlace& place, const KvRows<float>& from,
+                        int64_t row) {
+  const float* const at = from.data + row * from.stride;
+  for (int64_t i = threadIdx.x; i < pool.kv_heads * pool.head_dim; i += kThreads) {
+    const int64_t head = i / pool.head_dim, d = i % pool.head_dim;
+    if constexpr (kKeys) {
+      pool.key_tile(place.block, head)[pool.key_index(place.slot, d)] = at[i];
+    } else {
+      pool.value_tile(place.block, head)[place.slot * pool.head_dim + d] = at[i];
+    }
+  }
+}
+/// In bf16 16 bytes at a time, the zeros behind head_dim as well.
+template <bool kKeys>
+__device__ void put_row(const KvBf16Blocks& pool, const RowPlace& place, const KvRows<Bf16>& from,
+                        int64_t row) {
+  const int64_t copies = pool.row / kKvBf16Copy;
   for (int64_t i = threadIdx.x; i < pool.kv_heads * copies; i += kThreads) {
     const int64_t head = i / copies, copy = i % copies, d = copy * kKvBf16Copy;
-    const auto load = [&](const HeadRows& from) {
-      return load_copy(from.data + row * from.stride + head * head_dim + d, head_dim - d,
-                       from.aligned);
-    };
-    copies_at(pool.key_tile(place.block, head))[slot * copies + copy] = load(k);
-    copies_at(pool.value_tile(place.block, head))[slot * copies + copy] = load(v);
+    Bf16* const tile =
+        kKeys ? pool.key_tile(place.block, head) : pool.value_tile(place.block, head);
+    copies_at(tile)[place.slot * copies + copy] = load_copy(
+        from.data + row * from.stride + head * from.head_dim + d, from.head_dim - d, from.aligned);
   }
+}
+
+/// Zeroes what a key has behind head_dim.
+__device__ void pad_key(const KvBlocks& /*pool*/, const RowPlace& /*place*/, int64_t /*head_dim*/) {
+}
+__device__ void pad_key(const KvBf16Blocks& pool, const RowPlace& place, int64_t head_dim) {
+  const int64_t padding = pool.row - head_dim;
+  for (int64_t i = threadIdx.x; i < pool.kv_heads * padding; i += kThreads) {
+    const int64_t d = head_dim + i % padding;
+    pool.key_tile(place.block, i / padding)[pool.key_index(place.slot, d)] = Bf16{};
+  }
+}
+
+/// Zeroes the slots behind the row's, where they are the block of threads' to zero.
+__device__ void clear_rest(const KvBlocks& /*pool*/, const RowPlace& /*place*/) {}
+__device__ void clear_rest(const KvBf16Blocks& pool, const RowPlace& place) {
   if (!place.clears_rest) return;
-  const int64_t first = (slot + 1) * copies, rest = kKvBlock * copies - first;
+  const int64_t copies = pool.row / kKvBf16Copy;
+  const int64_t first = (place.slot + 1) * copies, rest = kKvBlock * copies - first;
   for (int64_t i = threadIdx.x; i < pool.kv_heads * rest; i += kThreads) {
     const int64_t head = i / rest, copy = first + i % rest;
     copies_at(pool.key_tile(place.block, head))[copy] = uint4{};
     copies_at(pool.value_tile(place.block, head))[copy] = uint4{};
   }
+}
+
+/// A block of threads writes a row of the batch, if it belongs to a segment.
+template <class Blocks, class T>
+__global__ void __launch_bounds__(kThreads)
+    kv_write_kernel(Blocks pool, KvRows<T> k, KvRows<T> v, Vec<const PlannedSegment> segments,
+                    const int32_t* tables) {
+  __shared__ RowPlace place;
+  const int64_t row = blockIdx.x;
+  find_row(place, row, segments, tables);
+  if (place.block < 0) return;
+  put_row<true>(pool, place, k, row);
+  put_row<false>(pool, place, v, row);
+  clear_rest(pool, place);
+}
+
+/// Two blocks of threads have a row: the second rotates its queries, the first its
+/// keys, which it writes as it goes, and its values.
+template <class Blocks, class T, int kElements>
+__global__ void __launch_bounds__(kThreads)
+    rope_kv_write_kernel(Blocks pool, Mat<T> qk, KvRows<T> v, int64_t heads, Rotation rotation,
+                         Vec<const PlannedSegment> segments, const int32_t* tables) {
+  __shared__ RowPlace place;
+  const int64_t row = blockIdx.x, position = rotation.positions.data[row];
+  const int64_t half = rotation.cos.cols;
+  T* const queries = qk.data + row * qk.stride;
+  if (blockIdx.y == 1) {
+    for (int64_t i = threadIdx.x * kElements; i < heads * half; i += kThreads * kElements)
+      rotate<false, kElements>(queries + i / half * 2 * half, i % half, rotation, position);
+    return;
+  }
+  T* const keys = queries + heads * 2 * half;
+  find_row(place, row, segments, tables);
+  const bool there = place.block >= 0;
+  for (int64_t i = threadIdx.x * kElements; i < pool.kv_heads * half; i += kThreads * kElements) {
+    const int64_t head = i / half, d = i % half;
+    const auto key = rotate<false, kElements>(keys + head * 2 * half, d, rotation, position);
+    if (!there) continue;
+    auto* const tile = pool.key_tile(place.block, head);
+    store_packet(tile + pool.key_index(place.slot, d), key.low);
+    store_packet(tile + pool.key_index(place.slot, half + d), key.high);
+  }
+  if (!there) return;
+  pad_key(pool, place, 2 * half);
+  put_row<false>(pool, place, v, row);
+  clear_rest(pool, place);
 }
 
 /// A thread copies its element of a block's keys, and of its values, for one copy after
@@ -124,11 +181,32 @@ struct CopyBlockElement {
   }
 };
 
-HeadRows head_rows(const ConstActMat& mat, int64_t head_dim) {
-  const auto rows = mat.as<const Bf16>();
-  const bool aligned = reinterpret_cast<uintptr_t>(rows.data) % sizeof(uint4) == 0 &&
-                       rows.stride % kKvBf16Copy == 0 && head_dim % kKvBf16Copy == 0;
-  return {rows.data, rows.stride, aligned};
+template <class T>
+KvRows<T> kv_rows(const ConstActMat& mat, int64_t head_dim) {
+  const auto rows = mat.as<const T>();
+  const bool aligned =
+      is_aligned_to_16(rows.data) && rows.stride % kKvBf16Copy == 0 && head_dim % kKvBf16Copy == 0;
+  return {rows.data, rows.stride, head_dim, aligned};
+}
+
+template <class T, class Blocks>
+void launch_write(const Context& ctx, const Blocks& pool, const KvWrite& op) {
+  const int64_t head_dim = op.pool.head_dim;
+  kv_write_kernel<Blocks, T><<<static_cast<unsigned>(op.plan.rows), kThreads, 0, stream_of(ctx)>>>(
+      pool, kv_rows<T>(op.k, head_dim), kv_rows<T>(op.v, head_dim), op.plan.segments,
+      op.plan.tables.data);
+  check_launch("kv_write");
+}
+
+template <class T, int kElements, class Blocks>
+void launch_rope_write(const Context& ctx, const Blocks& pool, const RopeKvWrite& op) {
+  const AttentionShape& shape = op.plan.shape;
+  const int64_t values = (shape.heads + shape.kv_heads) * shape.head_dim;
+  const dim3 grid(static_cast<unsigned>(op.plan.rows), 2);
+  rope_kv_write_kernel<Blocks, T, kElements><<<grid, kThreads, 0, stream_of(ctx)>>>(
+      pool, op.qkv.as<T>(), kv_rows<T>(op.qkv.col_range(values, op.qkv.cols), shape.head_dim),
+      shape.heads, op.rotation, op.plan.segments, op.plan.tables.data);
+  check_launch("rope_kv_write");
 }
 
 }  // namespace
@@ -142,19 +220,17 @@ void kv_clear(const Context& ctx, const KvClear& op) {
 
 void kv_write(const Context& ctx, const KvWrite& op) {
   if (op.plan.rows == 0 || op.plan.segments.empty()) return;
-  const auto rows = static_cast<unsigned>(op.plan.rows);
-  const Vec<const PlannedSegment> segments = op.plan.segments;
-  const int32_t* const tables = op.plan.tables.data;
-  if (op.pool.dtype == DType::kBF16) {
-    const int64_t head_dim = op.pool.head_dim;
-    kv_write_bf16_kernel<<<rows, kThreads, 0, stream_of(ctx)>>>(
-        bf16_blocks_of(op.pool), head_dim, head_rows(op.k, head_dim), head_rows(op.v, head_dim),
-        segments, tables);
-  } else {
-    kv_write_kernel<<<rows, kThreads, 0, stream_of(ctx)>>>(
-        blocks_of(op.pool), op.k.as<const float>(), op.v.as<const float>(), segments, tables);
-  }
-  check_launch("kv_write");
+  op.pool.dtype == DType::kBF16 ? launch_write<Bf16>(ctx, bf16_blocks_of(op.pool), op)
+                                : launch_write<float>(ctx, blocks_of(op.pool), op);
+}
+
+void rope_kv_write(const Context& ctx, const RopeKvWrite& op) {
+  if (op.plan.rows == 0) return;
+  if (op.pool.dtype != DType::kBF16)
+    return launch_rope_write<float, 1>(ctx, blocks_of(op.pool), op);
+  const KvBf16Blocks pool = bf16_blocks_of(op.pool);
+  rotates_in_packets(op.qkv, op.rotation) ? launch_rope_write<Bf16, kPacket>(ctx, pool, op)
+                                          : launch_rope_write<Bf16, 1>(ctx, pool, op);
 }
 
 void kv_copy(const Context& ctx, const KvCopy& op) {

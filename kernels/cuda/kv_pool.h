@@ -24,6 +24,7 @@ inline size_t kv_pool_bytes(const Context& /*ctx*/, const KvPoolBytes& op) {
 
 void kv_clear(const Context& ctx, const KvClear& op);
 void kv_write(const Context& ctx, const KvWrite& op);
+void rope_kv_write(const Context& ctx, const RopeKvWrite& op);
 void kv_copy(const Context& ctx, const KvCopy& op);
 
 }  // namespace orrery::kernels::cuda

@@ -5,7 +5,6 @@
 
 namespace orrery::kernels::cuda {
 
-void rope_forward(const Context& ctx, const Rope& op);
-void rope_backward(const Context& ctx, const Rope& op);
+void rope_backward(const Context& ctx, const RopeBackward& op);
 
 }  // namespace orrery::kernels::cuda

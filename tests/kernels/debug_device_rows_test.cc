@@ -52,13 +52,11 @@ void run_rows(DeviceArrays& a) {
   spread_rows(a.ctx(), {.y = x, .source = a.ids({4, 4, 5, 6, 6, 7})});
 
   const RopeTable rope = build_rope_table(a.ctx().device, {.head_dim = kDim, .scaling = {}}, 100);
-  const Rope rotation{.x = x,
-                      .heads = kHeads,
-                      .positions = a.ids({0, 1, 2, 99, 64, 5}),
-                      .cos = rope.cos,
-                      .sin = rope.sin};
-  rope_forward(a.ctx(), rotation);
-  rope_backward(a.ctx(), rotation);
+  rope_backward(
+      a.ctx(),
+      {.dx = x,
+       .heads = kHeads,
+       .rotation = {.positions = a.ids({0, 1, 2, 99, 64, 5}), .cos = rope.cos, .sin = rope.sin}});
   const Mat<float> out = a.mat(kTokens, kCols / 2);
   swiglu_forward(a.ctx(), {.out = out, .gate_up = x});
   swiglu_backward(a.ctx(), {.d_gate_up = x, .dout = out, .gate_up = x});

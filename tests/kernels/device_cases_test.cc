@@ -77,15 +77,11 @@ void run(DeviceArrays& a, const RmsnormCase& c, Answers&) {
 void run(DeviceArrays& a, const RopeCase& c, Answers&) {
   const RopeTable table =
       build_rope_table(a.ctx().device, {.head_dim = c.head_dim, .scaling = {}}, 300);
-  const auto rope = [&] {
-    return Rope{.x = a.act_mat(c.dtype, c.tokens, c.heads * c.head_dim),
-                .heads = c.heads,
-                .positions = a.ids(scattered_ids(c.tokens, 300)),
-                .cos = table.cos,
-                .sin = table.sin};
-  };
-  rope_forward(a.ctx(), rope());
-  rope_backward(a.ctx(), rope());
+  rope_backward(a.ctx(), {.dx = a.act_mat(c.dtype, c.tokens, c.heads * c.head_dim),
+                          .heads = c.heads,
+                          .rotation = {.positions = a.ids(scattered_ids(c.tokens, 300)),
+                                       .cos = table.cos,
+                                       .sin = table.sin}});
 }
 
 void run(DeviceArrays& a, const SwigluCase& c, Answers&) {
@@ -223,6 +219,33 @@ KvPool random_pool(DeviceArrays& a, const AttentionShape& shape, int64_t blocks,
       kv_pool_bytes(a.ctx().device, dtype, blocks, shape.kv_heads, shape.head_dim));
   const ActMat memory = a.act_mat(dtype, 1, bytes / static_cast<int64_t>(dtype_bytes(dtype)));
   return make_kv_pool(a.ctx().device, dtype, blocks, shape.kv_heads, shape.head_dim, memory.data);
+}
+
+/// What was written is read by attention, too.
+void run(DeviceArrays& a, const RopeKvCase& c, Answers&) {
+  const RopeTable table =
+      build_rope_table(a.ctx().device, {.head_dim = c.shape.head_dim, .scaling = {}}, 300);
+  const int64_t q = c.shape.heads * c.shape.head_dim, kv = c.shape.kv_heads * c.shape.head_dim;
+  const KvWriteBatches all;
+  const KvPool pool = random_pool(a, c.shape, KvWriteBatches::kBlocks, c.dtype);
+  kv_clear(a.ctx(), {.pool = pool});
+  for (const KvWriteBatches::Batch& batch : all.batches) {
+    const ActMat qkv = a.act_mat(c.dtype, batch.rows, q + 2 * kv);
+    const AttentionPlan plan = make_attention_plan(
+        a.ctx(), c.shape, batch.rows, KvWriteBatches::kBlocks, batch.segments, a.arena());
+    rope_kv_write(a.ctx(), {.pool = pool,
+                            .qkv = qkv,
+                            .rotation = {.positions = a.ids(scattered_ids(batch.rows, 300)),
+                                         .cos = table.cos,
+                                         .sin = table.sin},
+                            .plan = plan});
+    attention_forward(a.ctx(), {.out = a.act_mat(c.dtype, batch.rows, q),
+                                .lse = a.mat(batch.rows, c.shape.heads),
+                                .q = qkv.col_range(0, q),
+                                .pool = pool,
+                                .plan = plan,
+                                .scale = 0.25f});
+  }
 }
 
 /// Writes the keys and values of whole sequences, then computes their spans.
@@ -390,6 +413,7 @@ TEST(DeviceCases, Vocabulary) {
 TEST(DeviceCases, Attention) {
   walk(kAttentionCases, run_attention<DType::kF32>);
   walk(kAttentionTreeCases, run_attention_tree<DType::kF32>);
+  walk(kRopeKvCases, run);
   walk(kKvCopyCases, run);
   walk(kKvClearCases, run);
   if (!with_bf16()) return;

@@ -1,14 +1,16 @@
 #include "kernels/rope.h"
 
-#include "core/transfer.h"
 #include "tests/kernels/bf16_testing.h"
 #include "tests/kernels/cases/rope_cases.h"
 #include "tests/kernels/kernel_testing.h"
+#include "tests/kernels/rope_oracle.h"
 
 namespace orrery::kernels {
 namespace {
 using namespace cases;
 using namespace kernel_testing;
+using rope_test::HostTable;
+using rope_test::rotate;
 
 /// Inverse frequencies and attention factor that transformers 5.23
 /// (modeling_rope_utils) computes in float32.
@@ -135,28 +137,6 @@ const std::vector<Golden>& goldens() {
   return list;
 }
 
-/// A table and its copy in host memory.
-struct HostTable {
-  HostTable(const RopeConfig& config, int64_t positions)
-      : device(build_rope_table({}, config, positions)),
-        cos(device.cos.size()),
-        sin(device.sin.size()) {
-    download({}, Span<float>(cos), as_vec(device.cos));
-    download({}, Span<float>(sin), as_vec(device.sin));
-  }
-  template <class AnyMatrix>
-  Rope rope(AnyMatrix& x, int64_t heads, const std::vector<int32_t>& positions) const {
-    return {.x = x.mat(),
-            .heads = heads,
-            .positions = vec(positions),
-            .cos = device.cos,
-            .sin = device.sin};
-  }
-
-  RopeTable device;
-  Array<float> cos, sin;
-};
-
 TEST(RopeTable, MatchesTransformers) {
   for (const Golden& golden : goldens()) {
     SCOPED_TRACE(golden.name);
@@ -225,31 +205,18 @@ TEST(RopeTable, BadConfigsAreErrors) {
 
 class RopeTest : public testing::TestWithParam<RopeCase> {};
 
-TEST_P(RopeTest, RotatesWithTheBitsOfScalarCodeAndBackwardIsItsTranspose) {
+TEST_P(RopeTest, BackwardHasTheBitsOfScalarCodeAndIsTheTransposeOfTheForward) {
   const int64_t tokens = GetParam().tokens, heads = GetParam().heads,
                 head_dim = GetParam().head_dim;
-  const int64_t half = head_dim / 2, positions = 300;
-  const HostTable table({.head_dim = head_dim, .theta = 10000.0, .scaling = {}}, positions);
+  const HostTable table({.head_dim = head_dim, .theta = 10000.0, .scaling = {}}, 300);
   const Matrix x = Matrix::random(tokens, heads * head_dim, GetParam().seed),
                dy = Matrix::random(tokens, heads * head_dim, GetParam().seed + 1);
-  std::vector<int32_t> at;
-  for (int64_t t = 0; t < tokens; ++t) at.push_back(static_cast<int32_t>((t * 41 + 7) % positions));
+  const std::vector<int32_t> at = scattered_ids(tokens, 300);
   Matrix y = x, dx = dy;
+  rotate(y, heads, table, at);
+  rotate(dx, heads, table, at, {.back = true});
   for (int64_t t = 0; t < tokens; ++t) {
     double forward_dot = 0.0, backward_dot = 0.0;
-    for (int64_t h = 0; h < heads; ++h) {
-      for (int64_t i = 0; i < half; ++i) {
-        const int64_t angle = at[static_cast<size_t>(t)] * half + i;
-        const float c = table.cos[angle], s = table.sin[angle];
-        const int64_t lo = h * head_dim + i, hi = lo + half;
-        y(t, lo) = std::fma(-x(t, hi), s, x(t, lo) * c);
-        y(t, hi) = std::fma(x(t, lo), s, x(t, hi) * c);
-        dx(t, lo) = std::fma(dy(t, hi), s, dy(t, lo) * c);
-        dx(t, hi) = std::fma(-dy(t, lo), s, dy(t, hi) * c);
-        ASSERT_NEAR(y(t, lo), static_cast<double>(x(t, lo)) * c - static_cast<double>(x(t, hi)) * s,
-                    1e-6);
-      }
-    }
     for (int64_t j = 0; j < heads * head_dim; ++j) {
       forward_dot += static_cast<double>(y(t, j)) * dy(t, j);
       backward_dot += static_cast<double>(dx(t, j)) * x(t, j);
@@ -258,11 +225,9 @@ TEST_P(RopeTest, RotatesWithTheBitsOfScalarCodeAndBackwardIsItsTranspose) {
                 1e-4);  // <R x, dy> = <x, R^T dy>: the gradient of a linear map
   }
   on_every_target([&](const Context& ctx) {
-    Matrix got = x, dgot = dy;
-    rope_forward(ctx, table.rope(got, heads, at));
-    EXPECT_TRUE(same_bits(got.values, y.values));
-    rope_backward(ctx, table.rope(dgot, heads, at));
-    EXPECT_TRUE(same_bits(dgot.values, dx.values));
+    Matrix got = dy;
+    rope_backward(ctx, {.dx = got.mat(), .heads = heads, .rotation = table.rotation(at)});
+    EXPECT_TRUE(same_bits(got.values, dx.values));
   });
 }
 
@@ -275,29 +240,15 @@ class RopeBf16Test : public testing::TestWithParam<RopeCase> {};
 TEST_P(RopeBf16Test, RoundsWhatScalarCodeGives) {
   const int64_t tokens = GetParam().tokens, heads = GetParam().heads,
                 head_dim = GetParam().head_dim;
-  const int64_t half = head_dim / 2, positions = 300;
-  const HostTable table({.head_dim = head_dim, .theta = 10000.0, .scaling = {}}, positions);
-  const Matrix x = rounded(Matrix::random(tokens, heads * head_dim, GetParam().seed));
-  std::vector<int32_t> at;
-  for (int64_t t = 0; t < tokens; ++t) at.push_back(static_cast<int32_t>((t * 41 + 7) % positions));
-  Matrix y = x, back = x;
-  for (int64_t t = 0; t < tokens; ++t) {
-    for (int64_t lo = 0; lo < heads * head_dim; ++lo) {
-      if (lo % head_dim >= half) continue;
-      const int64_t hi = lo + half, angle = at[static_cast<size_t>(t)] * half + lo % head_dim;
-      const float c = table.cos[angle], s = table.sin[angle];
-      y(t, lo) = rounded(std::fma(-x(t, hi), s, x(t, lo) * c));
-      y(t, hi) = rounded(std::fma(x(t, lo), s, x(t, hi) * c));
-      back(t, lo) = rounded(std::fma(x(t, hi), s, x(t, lo) * c));
-      back(t, hi) = rounded(std::fma(-x(t, lo), s, x(t, hi) * c));
-    }
-  }
+  const HostTable table({.head_dim = head_dim, .theta = 10000.0, .scaling = {}}, 300);
+  const Matrix dy = rounded(Matrix::random(tokens, heads * head_dim, GetParam().seed));
+  const std::vector<int32_t> at = scattered_ids(tokens, 300);
+  Matrix dx = dy;
+  rotate(dx, heads, table, at, {.back = true, .rounds = true});
   on_every_target([&](const Context& ctx) {
-    Bf16Matrix got(x), got_back(x);
-    rope_forward(ctx, table.rope(got, heads, at));
-    EXPECT_TRUE(same_bits(got.values(), y.values));
-    rope_backward(ctx, table.rope(got_back, heads, at));
-    EXPECT_TRUE(same_bits(got_back.values(), back.values));
+    Bf16Matrix got(dy);
+    rope_backward(ctx, {.dx = got.mat(), .heads = heads, .rotation = table.rotation(at)});
+    EXPECT_TRUE(same_bits(got.values(), dx.values));
   });
 }
 
@@ -305,19 +256,35 @@ INSTANTIATE_TEST_SUITE_P(Shapes, RopeBf16Test,
                          testing::ValuesIn(of_type(cases_for(kRopeCases, kOracle), DType::kBF16)),
                          CaseName());
 
+TEST(Rope, TurnsByTheAngleOfThePosition) {
+  const HostTable table({.head_dim = 4, .theta = 100.0, .scaling = {}}, 8);
+  Matrix x(1, 4);
+  const double before[] = {1.0, 2.0, 3.0, 4.0};
+  for (int64_t i = 0; i < 4; ++i) x(0, i) = static_cast<float>(before[i]);
+  rotate(x, 1, table, {7});
+  for (const int64_t i : {0, 1}) {
+    const double angle = 7.0 / std::pow(100.0, static_cast<double>(i) / 2.0);
+    EXPECT_NEAR(x(0, i), before[i] * std::cos(angle) - before[i + 2] * std::sin(angle), 1e-6);
+    EXPECT_NEAR(x(0, i + 2), before[i] * std::sin(angle) + before[i + 2] * std::cos(angle), 1e-6);
+  }
+}
+
 TEST(Rope, BadShapesAreErrors) {
   const HostTable table({.head_dim = 4, .theta = 10000.0, .scaling = {}}, 6);
   Matrix x = Matrix::random(2, 8, 1);
   const Matrix before = x;
   const std::vector<int32_t> three = {0, 1, 2}, good = {0, 1};
-  expect_error([&] { rope_forward({}, table.rope(x, 2, three)); }, "x is [2, 8]");
-  expect_error([&] { rope_backward({}, table.rope(x, 1, good)); },
-               "x is [2, 8]; it must be [2, 4]");
+  const auto op = [&](int64_t heads, const std::vector<int32_t>& positions) {
+    return RopeBackward{.dx = x.mat(), .heads = heads, .rotation = table.rotation(positions)};
+  };
+  expect_error([&] { rope_backward({}, op(2, three)); }, "positions has 3 elements");
+  expect_error([&] { rope_backward({}, op(1, good)); }, "dx is [2, 8]; it must be [2, 4]");
+  expect_error([&] { rope_backward({}, op(0, good)); }, "heads is 0");
   expect_error(
       [&] {
-        Rope op = table.rope(x, 2, good);
-        op.sin = op.sin.row_range(0, 5);
-        rope_forward({}, op);
+        RopeBackward bad = op(2, good);
+        bad.rotation.sin = bad.rotation.sin.row_range(0, 5);
+        rope_backward({}, bad);
       },
       "sin is [5, 2]; it must be [6, 2]");
   EXPECT_TRUE(same_bits(x.values, before.values));

@@ -28,13 +28,13 @@ namespace orrery::ops_check {
   OP(attention_forward, AttentionForward)              \
   OP(attention_backward, AttentionBackward)            \
   OP(kv_write, KvWrite)                                \
+  OP(rope_kv_write, RopeKvWrite)                       \
   OP(kv_copy, KvCopy)                                  \
   OP(kv_clear, KvClear)                                \
   OP(rmsnorm_forward, RmsnormForward)                  \
   OP(rmsnorm_residual_forward, RmsnormResidualForward) \
   OP(rmsnorm_backward, RmsnormBackward)                \
-  OP(rope_forward, Rope)                               \
-  OP(rope_backward, Rope)                              \
+  OP(rope_backward, RopeBackward)                      \
   OP(swiglu_forward, SwigluForward)                    \
   OP(swiglu_backward, SwigluBackward)                  \
   OP(embedding_forward, EmbeddingForward)              \

@@ -5,6 +5,7 @@
 
 #include "kernels/cpu/kv_pool.h"
 #include "kernels/cuda/kv_layout.cuh"
+#include "tests/gpu/ops/bf16_rows.h"
 #include "tests/gpu/ops/cases.h"
 
 namespace orrery::ops_check {
@@ -65,41 +66,42 @@ inline void show_pool(Arrays& a, const KvPool& pool) {
   a.of_bf16("pool_values", values);
 }
 
-/// Some positions of a sequence.
-struct KvRows {
-  int64_t sequence, position, rows;
-};
+template <class B>
+void run_in_bf16(Arrays& a, const RopeKvCase& c) {
+  Arena arena;
+  const KvWriteBatches all;
+  const KvPool pool = bf16_pool(a, c.shape, KvWriteBatches::kBlocks);
+  const int64_t cols = (c.shape.heads + 2 * c.shape.kv_heads) * c.shape.head_dim;
+  uint64_t seed = c.seed;
+  for (const KvWriteBatches::Batch& batch : all.batches) {
+    const bool finite = seed % 2 == 1;
+    B::rope_kv_write(
+        a.ctx(),
+        {.pool = pool,
+         .qkv = row_matrix<Bf16>(a, "qkv", batch.rows, cols, c.padding, seed++, finite),
+         .rotation = rotation_of(a, batch.rows, c.shape.head_dim),
+         .plan = plan_for(a, arena, c.shape, batch.rows, KvWriteBatches::kBlocks, batch.segments)});
+    show_pool(a, pool);
+    a.step("rope_kv_write bf16");
+  }
+}
 
 template <class B>
 void run_in_bf16(Arrays& a, const KvBf16Case& c) {
   Arena arena;
-  // Of the last block nothing is ever written; blocks of a sequence are not neighbours.
-  constexpr int64_t kBlocks = 12;
-  const std::vector<int32_t> tables[] = {{9, 2, 5, 0}, {1, 8}, {3}, {4, 7, 10}, {6}};
+  constexpr int64_t kBlocks = KvWriteBatches::kBlocks;
+  const KvWriteBatches all;
   const KvPool pool = bf16_pool(a, c.shape, kBlocks);
   const int64_t columns = c.shape.kv_heads * c.shape.head_dim;
-  const auto write = [&](const std::vector<KvRows>& all) {
-    std::vector<KvSegment> segments;
-    int64_t rows = 2;  // the first ones belong to no segment, nor does one between
-    for (const KvRows& some : all) {
-      segments.push_back({rows, some.rows, some.position, tables[some.sequence]});
-      rows += some.rows + 1;
-    }
-    const AttentionPlan plan = plan_for(a, arena, c.shape, rows, kBlocks, segments);
+  for (const KvWriteBatches::Batch& batch : all.batches) {
+    const AttentionPlan plan = plan_for(a, arena, c.shape, batch.rows, kBlocks, batch.segments);
     B::kv_write(a.ctx(), {.pool = pool,
-                          .k = a.bf16_mat("k", rows, columns, c.padding),
-                          .v = a.bf16_mat("v", rows, columns, c.padding),
+                          .k = a.bf16_mat("k", batch.rows, columns, c.padding),
+                          .v = a.bf16_mat("v", batch.rows, columns, c.padding),
                           .plan = plan});
     show_pool(a, pool);
     a.step("kv_write bf16");
-  };
-  write({{0, 0, 70}, {1, 0, 32}, {2, 0, 5}, {3, 0, 65}, {4, 0, 31}});
-  // One token each: behind others, in a block's last slot, and in a fresh block.
-  write({{0, 70, 1}, {1, 32, 1}, {2, 5, 1}, {4, 31, 1}});
-  // Positions that are written again: what lies behind them goes in blocks that the
-  // segment begins, and stays in others.
-  write({{0, 10, 30}, {1, 33, 20}, {3, 32, 33}, {2, 0, 2}, {4, 3, 10}});
-  write({{3, 1, 95}, {0, 64, 64}});
+  }
   const std::vector<BlockCopy> copies{{9, 11, 5}, {2, 5, 31}, {5, 5, 3}, {11, 0, 32}, {1, 4, 0}};
   CopyPlan plan = make_copy_plan({}, kBlocks, copies, arena);
   if (a.gpu()) plan.copies = a.upload(plan.copies.data, plan.copies.size);

@@ -54,21 +54,12 @@ inline constexpr int64_t kPaddings[] = {0, 3, 8};
 
 template <class B>
 void run_in_bf16(Arrays& a, const RopeCase& c) {
-  const int64_t half = c.head_dim / 2;
-  const RopeTable table = build_rope_table({}, {.head_dim = c.head_dim, .scaling = {}}, 300);
-  const Vec<float> cos = a.upload(table.memory.vec<float>().data, 300 * half);
-  const Vec<float> sin = a.upload(table.memory.vec<float>().data + 300 * half, 300 * half);
-  const Vec<int32_t> positions = a.ids("positions", scattered_ids(c.tokens, 300));
+  const Rotation rotation = rotation_of(a, c.tokens, c.head_dim);
   for (const int64_t padding : kPaddings) {
-    const Rope rope{.x = row_matrix<Bf16>(a, "x", c.tokens, c.heads * c.head_dim, padding, c.seed,
-                                          /*finite=*/padding == 0),
-                    .heads = c.heads,
-                    .positions = positions,
-                    .cos = Mat<float>(cos.data, 300, half),
-                    .sin = Mat<float>(sin.data, 300, half)};
-    B::rope_forward(a.ctx(), rope);
-    a.step("rope_forward bf16");
-    B::rope_backward(a.ctx(), rope);
+    B::rope_backward(a.ctx(), {.dx = row_matrix<Bf16>(a, "x", c.tokens, c.heads * c.head_dim,
+                                                      padding, c.seed, /*finite=*/padding == 0),
+                               .heads = c.heads,
+                               .rotation = rotation});
     a.step("rope_backward bf16");
   }
 }

@@ -191,22 +191,21 @@ void run(Arrays& a, const RmsnormCase& c) {
   a.step("rmsnorm_residual_forward");
 }
 
+/// Of a table of 300 positions, for rows that stand at any of them.
+inline Rotation rotation_of(Arrays& a, int64_t rows, int64_t head_dim) {
+  const int64_t half = head_dim / 2;
+  const RopeTable table = build_rope_table({}, {.head_dim = head_dim, .scaling = {}}, 300);
+  const float* const memory = table.memory.vec<float>().data;
+  return {.positions = a.ids("positions", scattered_ids(rows, 300)),
+          .cos = Mat<float>(a.upload(memory, 300 * half).data, 300, half),
+          .sin = Mat<float>(a.upload(memory + 300 * half, 300 * half).data, 300, half)};
+}
+
 template <class B>
 void run(Arrays& a, const RopeCase& c) {
-  const int64_t half = c.head_dim / 2;
-  const RopeTable table = build_rope_table({}, {.head_dim = c.head_dim, .scaling = {}}, 300);
-  const Vec<float> cos = a.upload(table.memory.vec<float>().data, 300 * half);
-  const Vec<float> sin = a.upload(table.memory.vec<float>().data + 300 * half, 300 * half);
-  const Mat<float> x = a.mat("x", c.tokens, c.heads * c.head_dim, 1.0f, 5);
-  const Vec<int32_t> positions = a.ids("positions", scattered_ids(c.tokens, 300));
-  const Rope rope{.x = x,
-                  .heads = c.heads,
-                  .positions = positions,
-                  .cos = Mat<float>(cos.data, 300, half),
-                  .sin = Mat<float>(sin.data, 300, half)};
-  B::rope_forward(a.ctx(), rope);
-  a.step("rope_forward");
-  B::rope_backward(a.ctx(), rope);
+  B::rope_backward(a.ctx(), {.dx = a.mat("x", c.tokens, c.heads * c.head_dim, 1.0f, 5),
+                             .heads = c.heads,
+                             .rotation = rotation_of(a, c.tokens, c.head_dim)});
   a.step("rope_backward");
 }
 
@@ -381,6 +380,23 @@ inline AttentionPlan plan_for(Arrays& a, Arena& arena, const AttentionShape& sha
     plan.cpu = nullptr;
   }
   return plan;
+}
+
+template <class B>
+void run(Arrays& a, const RopeKvCase& c) {
+  const KvWriteBatches all;
+  const KvPool pool = nan_pool(a, c.shape, KvWriteBatches::kBlocks);
+  const int64_t cols = (c.shape.heads + 2 * c.shape.kv_heads) * c.shape.head_dim;
+  for (const KvWriteBatches::Batch& batch : all.batches) {
+    Arena arena;
+    const AttentionPlan plan =
+        plan_for(a, arena, c.shape, batch.rows, KvWriteBatches::kBlocks, batch.segments);
+    B::rope_kv_write(a.ctx(), {.pool = pool,
+                               .qkv = a.mat("qkv", batch.rows, cols, 1.0f, c.padding),
+                               .rotation = rotation_of(a, batch.rows, c.shape.head_dim),
+                               .plan = plan});
+    a.step("rope_kv_write");
+  }
 }
 
 template <class B>

@@ -9,7 +9,7 @@ namespace orrery::ops_check {
 struct LargeBatch {
   const char* name;
   int64_t sequences, begin, end;
-  bool writes;  ///< kv_write is timed as well
+  bool writes;  ///< rope_kv_write is timed as well
 
   int64_t each() const { return (end + kKvBlock - 1) / kKvBlock; }
   int64_t blocks() const { return each() * sequences; }
@@ -94,6 +94,24 @@ inline const char* large_trees_name(bool grouped) {
   return grouped ? "4 prompts of 256, 3 answers each" : "train 4x1024 14/2x64";
 }
 
+/// Of rows that stand at positions of their own.
+struct LargeRotation {
+  int64_t half, rows;
+  Both cos, sin, positions;
+
+  LargeRotation(Bench& bench, int64_t head_dim, int64_t all)
+      : half(head_dim / 2),
+        rows(all),
+        cos(bench.random("cos", all * half, 0.5f)),
+        sin(bench.random("sin", all * half, 0.5f)),
+        positions(bench.ids("positions", scattered_ids(all, all))) {}
+  Rotation of(bool gpu) const {
+    return {.positions = ids_of(positions, gpu),
+            .cos = mat_of(cos, gpu, rows, half),
+            .sin = mat_of(sin, gpu, rows, half)};
+  }
+};
+
 inline void large_attention(Bench& bench) {
   Bench::heading();
   const AttentionShape& shape = kLargeShape;
@@ -112,7 +130,6 @@ inline void large_attention(Bench& bench) {
                                                                  shape.kv_heads, shape.head_dim)) /
                               4;
     const Both pool = bench.random("pool", pool_size), q = bench.random("q", all * q_row, 2.0f),
-               k = bench.random("k", all * kv_row), v = bench.random("v", all * kv_row),
                out = bench.raw("out", all * q_row), lse = bench.raw("lse", all * shape.heads);
     const auto pool_of = [&](bool gpu) {
       return KvPool{gpu ? pool.device : pool.host, DType::kF32, blocks, shape.kv_heads,
@@ -120,15 +137,17 @@ inline void large_attention(Bench& bench) {
     };
     const std::string name = batch.shape();
     if (batch.writes) {
+      const Both qkv = bench.random("qkv", all * (q_row + 2 * kv_row));
+      const LargeRotation rotation(bench, shape.head_dim, all);
       bench.run(
-          "kv_write", name,
+          "rope_kv_write", name,
           [&](bool gpu) {
             const KvPool to = pool_of(gpu);
-            const KvWrite op{to, mat_of(k, gpu, all, kv_row), mat_of(v, gpu, all, kv_row),
-                             gpu ? on_gpu : plan};
-            gpu ? Cuda::kv_write(bench.gpu, op) : Cpu::kv_write(bench.cpu, op);
+            const RopeKvWrite op{to, mat_of(qkv, gpu, all, q_row + 2 * kv_row), rotation.of(gpu),
+                                 gpu ? on_gpu : plan};
+            gpu ? Cuda::rope_kv_write(bench.gpu, op) : Cpu::rope_kv_write(bench.cpu, op);
           },
-          {pool}, 0, 16.0 * static_cast<double>(all * kv_row));
+          {pool, qkv}, 0, 4.0 * static_cast<double>(all * (2 * q_row + 5 * kv_row)));
     }
     bench.run(
         "attention_forward", name,

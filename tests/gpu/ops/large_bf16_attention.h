@@ -78,6 +78,19 @@ inline void large_bf16_attention(Bench& bench) {
         },
         {out, lse}, 4.0 * plan.pairs * static_cast<double>(q_row),
         4.0 * static_cast<double>(all * q_row + plan.keys * kv_row));
+    if (batch.writes) {
+      const Both qkv = bench.random_bf16("qkv", all * (q_row + 2 * kv_row));
+      const LargeRotation rotation(bench, shape.head_dim, all);
+      bench.run(
+          "rope_kv_write bf16", batch.shape(),
+          [&](bool gpu) {
+            const RopeKvWrite op{gpu ? pool.device : pool.host,
+                                 bf16_of(qkv, gpu, all, q_row + 2 * kv_row), rotation.of(gpu),
+                                 gpu ? on_gpu : plan};
+            gpu ? Cuda::rope_kv_write(bench.gpu, op) : Cpu::rope_kv_write(bench.cpu, op);
+          },
+          {qkv}, 0, 2.0 * static_cast<double>(all * (2 * q_row + 5 * kv_row)));
+    }
     bench.clear();
   }
   for (const bool grouped : {false, true}) {

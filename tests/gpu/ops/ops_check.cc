@@ -159,6 +159,7 @@ constexpr Stage kStages[] = {
      }},
     {"kv",
      [](Bench& bench) {
+       ORRERY_WALK(kRopeKvCases);
        ORRERY_WALK(kKvCopyCases);
        ORRERY_WALK(kKvClearCases);
        ORRERY_WALK_BF16(kKvBf16Cases);

@@ -32,12 +32,12 @@ inline constexpr OpTable kOpTables[] = {
                                uses_of(kAttentionPairsTreeCases) |
                                uses_of(kAttentionPairsBatchCases)},
     {"kv_write", uses_of(kAttentionCases) | uses_of(kKvWriteCases)},
+    {"rope_kv_write", uses_of(kRopeKvCases) | uses_of(kKvWriteCases)},
     {"kv_copy", uses_of(kKvCopyCases)},
     {"kv_clear", uses_of(kKvClearCases)},
     {"rmsnorm_forward", uses_of(kRmsnormCases)},
     {"rmsnorm_residual_forward", uses_of(kRmsnormCases)},
     {"rmsnorm_backward", uses_of(kRmsnormCases)},
-    {"rope_forward", uses_of(kRopeCases)},
     {"rope_backward", uses_of(kRopeCases)},
     {"swiglu_forward", uses_of(kSwigluCases)},
     {"swiglu_backward", uses_of(kSwigluCases)},

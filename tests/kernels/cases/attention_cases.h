@@ -1,4 +1,5 @@
-// attention_forward, attention_backward, kv_write, kv_copy and kv_clear.
+// attention_forward, attention_backward, kv_write, kv_copy and kv_clear; of
+// rope_kv_write the batches.
 #pragma once
 
 #include <cstdint>
@@ -137,7 +138,49 @@ inline constexpr AttentionBatchCase kAttentionBatchCases[] = {
     {{"plain", kBench}, 1, 0, 8, 256},
 };
 
-/// Their oracle is attention's, which reads what kv_write wrote.
+/// Batches that write to one pool of kBlocks blocks, in order. The first rows of each
+/// belong to no segment, nor does one between two segments. Segments point into
+/// `tables`.
+struct KvWriteBatches {
+  /// Of the last one nothing is ever written.
+  static constexpr int64_t kBlocks = 12;
+  /// Some positions of a sequence.
+  struct Part {
+    int64_t sequence, position, rows;
+  };
+  struct Batch {
+    int64_t rows = 0;
+    std::vector<KvSegment> segments;
+  };
+  /// Blocks of a sequence are not neighbours.
+  std::vector<std::vector<int32_t>> tables{{9, 2, 5, 0}, {1, 8}, {3}, {4, 7, 10}, {6}};
+  std::vector<Batch> batches;
+
+  KvWriteBatches() {
+    add({{0, 0, 70}, {1, 0, 32}, {2, 0, 5}, {3, 0, 65}, {4, 0, 31}});
+    // One token each: behind others, in a block's last slot, and in a fresh block.
+    add({{0, 70, 1}, {1, 32, 1}, {2, 5, 1}, {4, 31, 1}});
+    // Positions that are written again: what lies behind them goes in blocks that the
+    // segment begins, and stays in others.
+    add({{0, 10, 30}, {1, 33, 20}, {3, 32, 33}, {2, 0, 2}, {4, 3, 10}});
+    add({{3, 1, 95}, {0, 64, 64}});
+  }
+  KvWriteBatches(const KvWriteBatches&) = delete;
+  KvWriteBatches& operator=(const KvWriteBatches&) = delete;
+
+ private:
+  void add(const std::vector<Part>& parts) {
+    Batch& batch = batches.emplace_back();
+    batch.rows = 2;
+    for (const Part& part : parts) {
+      batch.segments.push_back({batch.rows, part.rows, part.position, tables[part.sequence]});
+      batch.rows += part.rows + 1;
+    }
+  }
+};
+
+/// kv_write and rope_kv_write; the oracle of the former is attention's, which reads
+/// what it wrote.
 inline constexpr AttentionBatchCase kKvWriteCases[] = {
     {{"prefill", kBenchForward}, 1, 0, 1, 512},
     {{"decode", kBenchForward}, kDecodeRows, 0, 1, 1, 160},
