@@ -10,7 +10,7 @@
 namespace orrery::comm::nccl {
 namespace {
 
-constexpr const char* kOperation = "all_to_all";
+constexpr const char* kAllToAll = "all_to_all";
 
 template <class T>
 auto bytes_of(Vec<T> values) {
@@ -47,7 +47,7 @@ Vec<float> NcclAllToAll::place(const Slot& slot, int from, int64_t size) const {
 
 void NcclAllToAll::add(Span<const int64_t> offsets) {
   check_offsets(offsets, group_.size(), buffers_.send.size);
-  record_event("{} of {} ranks over NCCL: elements {} to {}", kOperation, group_.size(),
+  record_event("{} of {} ranks over NCCL: elements {} to {}", kAllToAll, group_.size(),
                offsets.front(), offsets.back());
   const auto kept = std::make_shared<Array<int64_t>>(offsets.size());
   std::ranges::copy(offsets, kept->begin());
@@ -81,7 +81,7 @@ void NcclAllToAll::advance() {
 void NcclAllToAll::begin(Round round) {
   stream_.wait(round.written);                                       // 2
   if (round.slot.free.is_recorded()) stream_.wait(round.slot.free);  // 3
-  group_.begin(kOperation, stream_);
+  group_.begin(kAllToAll, stream_);
   const Extent mine = piece_of(round, group_.rank());
   for (int step = 1; step < group_.size(); ++step) {  // 4
     const int to = (group_.rank() + step) % group_.size();
@@ -132,7 +132,7 @@ std::optional<DataPlane::Piece> NcclAllToAll::poll() {
 std::optional<DataPlane::Piece> NcclAllToAll::wait() {
   release();
   std::optional<DataPlane::Piece> piece;
-  group_.await(kOperation, [&] {
+  group_.await(kAllToAll, [&] {
     advance();
     piece = take();
     return piece || (expected_.empty() && under_way_.empty());

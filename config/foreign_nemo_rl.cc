@@ -4,7 +4,7 @@
 namespace orrery::config {
 namespace {
 
-constexpr ForeignKey kKeys[] = {
+constexpr ForeignKey kNemoRlKeys[] = {
     {"NeMo-RL", "policy.model_name", "model.path", "a folder on disk; nothing is downloaded"},
     {"NeMo-RL", "policy.tokenizer.name", "model.path",
      "the tokenizer is read from the model's folder"},
@@ -62,6 +62,6 @@ constexpr ForeignKey kKeys[] = {
 
 }  // namespace
 
-std::span<const ForeignKey> nemo_rl_keys() { return kKeys; }
+std::span<const ForeignKey> nemo_rl_keys() { return kNemoRlKeys; }
 
 }  // namespace orrery::config

@@ -4,7 +4,7 @@
 namespace orrery::config {
 namespace {
 
-constexpr ForeignKey kKeys[] = {
+constexpr ForeignKey kOpenRlhfKeys[] = {
     {"OpenRLHF", "pretrain", "model.path", "a folder on disk; nothing is downloaded"},
     {"OpenRLHF", "prompt_data", "data.train_files", "JSONL on disk; nothing is downloaded"},
     {"OpenRLHF", "eval_dataset", "data.val_files", "JSONL on disk"},
@@ -83,6 +83,6 @@ constexpr ForeignKey kKeys[] = {
 
 }  // namespace
 
-std::span<const ForeignKey> openrlhf_keys() { return kKeys; }
+std::span<const ForeignKey> openrlhf_keys() { return kOpenRlhfKeys; }
 
 }  // namespace orrery::config

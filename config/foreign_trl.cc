@@ -4,7 +4,7 @@
 namespace orrery::config {
 namespace {
 
-constexpr ForeignKey kKeys[] = {
+constexpr ForeignKey kTrlKeys[] = {
     {"TRL", "model_name_or_path", "model.path", "a folder on disk; nothing is downloaded"},
     {"TRL", "torch_dtype", "model.compute_dtype", "f32 or bf16; master weights are f32 always"},
     {"TRL", "dtype", "model.compute_dtype", "f32 or bf16; master weights are f32 always"},
@@ -90,6 +90,6 @@ constexpr ForeignKey kKeys[] = {
 
 }  // namespace
 
-std::span<const ForeignKey> trl_keys() { return kKeys; }
+std::span<const ForeignKey> trl_keys() { return kTrlKeys; }
 
 }  // namespace orrery::config

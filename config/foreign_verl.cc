@@ -4,7 +4,7 @@
 namespace orrery::config {
 namespace {
 
-constexpr ForeignKey kKeys[] = {
+constexpr ForeignKey kVerlKeys[] = {
     {"verl", "actor_rollout_ref.model.path", "model.path",
      "a folder on disk; nothing is downloaded"},
     {"verl", "actor_rollout_ref.model.tokenizer_path", "model.path",
@@ -235,6 +235,6 @@ constexpr ForeignKey kKeys[] = {
 
 }  // namespace
 
-std::span<const ForeignKey> verl_keys() { return kKeys; }
+std::span<const ForeignKey> verl_keys() { return kVerlKeys; }
 
 }  // namespace orrery::config

@@ -12,14 +12,6 @@
 #include "core/file.h"
 
 namespace orrery {
-namespace {
-
-template <class... Args>
-[[noreturn]] void fail_system(fmt::format_string<Args...> format, Args&&... args) {
-  throw SystemError(fmt::format(format, std::forward<Args>(args)...));
-}
-
-}  // namespace
 
 void write_fully(int fd, std::span<const std::byte> bytes, const std::filesystem::path& path) {
   constexpr size_t kMaxWrite = size_t{1} << 28;  // Linux writes at most 2 GiB per call

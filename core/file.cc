@@ -17,11 +17,6 @@
 namespace orrery {
 namespace {
 
-template <class... Args>
-[[noreturn]] void fail_system(fmt::format_string<Args...> format, Args&&... args) {
-  throw SystemError(fmt::format(format, std::forward<Args>(args)...));
-}
-
 /// A file descriptor closed on scope exit.
 struct Fd {
   int fd;

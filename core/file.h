@@ -21,6 +21,12 @@ class SystemError : public Error {
   using Error::Error;
 };
 
+/// Throws a SystemError with a formatted message.
+template <class... Args>
+[[noreturn]] void fail_system(fmt::format_string<Args...> format, Args&&... args) {
+  throw SystemError(fmt::format(format, std::forward<Args>(args)...));
+}
+
 /// The whole file. Throws SystemError naming the path when it cannot be read.
 std::string read_file(const std::filesystem::path& path);
 

@@ -57,7 +57,7 @@ class NoEnvironment final : public actors::Environment {
   }
 };
 
-constexpr double kGib = 1 << 30;
+constexpr double kBytesPerGib = 1 << 30;
 /// What rollout.kv_cache_gb = 0 means where a rank does not take all of a device.
 constexpr double kDefaultKvGib = 1;
 
@@ -252,7 +252,7 @@ rollout::EngineConfig engine_config(const proto::Config& config, const models::M
   engine.max_num_seqs = config.rollout().max_num_seqs();
   engine.max_num_batched_tokens = config.rollout().max_num_batched_tokens();
   const double gib = config.rollout().kv_cache_gb();
-  engine.kv_cache_bytes = (gib == 0 ? kDefaultKvGib : gib) * kGib;
+  engine.kv_cache_bytes = (gib == 0 ? kDefaultKvGib : gib) * kBytesPerGib;
   engine.most_samples = std::max(config.rollout().n(), config.rollout().val_n());
   engine.max_model_len =
       std::min(model.max_position_embeddings,
@@ -280,7 +280,7 @@ void check_kv_cache(const proto::Config& config, const models::ModelConfig& mode
       "data.max_prompt_length + data.max_response_length = {} tokens of this model: "
       "give at least {}",
       gib == 0 ? fmt::format("0, which is {} here", kDefaultKvGib) : fmt::format("{}", gib),
-      engine.max_model_len, std::ceil(bytes / kGib * 1e6) / 1e6);
+      engine.max_model_len, std::ceil(bytes / kBytesPerGib * 1e6) / 1e6);
 }
 
 kernels::SamplingParams train_sampling(const proto::RolloutSection& rollout) {

@@ -44,7 +44,7 @@ constexpr double kStartSeconds = 2;
 std::atomic<bool> g_asked_again = false;
 static_assert(std::atomic<bool>::is_always_lock_free);
 
-void on_signal(int signal) {
+void note_signal(int signal) {
   const int saved = errno;
   if (note_stop_signal(signal) == StopRequest::kNow) g_asked_again = true;
   errno = saved;
@@ -149,7 +149,7 @@ class Launcher {
   int run() {
     make_run_dir(run_dir_);
     const FileLock lock(run_dir_ / kLaunchLock, std::chrono::seconds(0));
-    handle_stop_signals(on_signal);
+    handle_stop_signals(note_signal);
     ignore_closed_pipes();
     const int code = run_to_the_end();
     // Only the file of this run is changed: a job that could not start must not touch

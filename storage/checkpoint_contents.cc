@@ -15,7 +15,6 @@ namespace {
 using nlohmann::json;
 using nlohmann::ordered_json;
 
-constexpr int64_t kMaxElements = int64_t{1} << 60;
 constexpr size_t kMaxDimensions = 8;
 constexpr size_t kMaxName = 256;  // characters
 

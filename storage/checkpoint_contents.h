@@ -23,6 +23,8 @@ namespace orrery::storage {
 inline constexpr std::array<const char*, 3> kKinds = {"weights", "adam_m", "adam_v"};
 /// float32, little-endian: the only type of numbers that this program writes and reads.
 inline constexpr std::string_view kStoredType = "f32";
+/// Sizes and places above it are refused, so that sums of a few stay whole numbers.
+inline constexpr int64_t kMaxElements = int64_t{1} << 60;
 
 struct StoredTensor {
   std::string name;            ///< Hugging Face's

@@ -46,7 +46,7 @@ void reserve(int fd, const fs::path& path, int64_t bytes) {
   }
 }
 
-constexpr int64_t kBlock = int64_t{8} << 20;
+constexpr int64_t kWriteBlock = int64_t{8} << 20;
 
 /// Writes and hashes a file from its start, in blocks and pieces that do not depend on
 /// how small the tensors are.
@@ -57,10 +57,10 @@ class HashedWriter {
   /// Appends bytes, which must stay until finish().
   void append(Span<const std::byte> bytes) {
     while (!bytes.empty()) {
-      const auto part = bytes.first(std::min(kBlock - block_bytes_, bytes.size()));
+      const auto part = bytes.first(std::min(kWriteBlock - block_bytes_, bytes.size()));
       block_.push_back(part);
       block_bytes_ += part.size();
-      if (block_bytes_ == kBlock) finish();
+      if (block_bytes_ == kWriteBlock) finish();
       bytes = bytes.subspan(part.size());
     }
   }
@@ -124,8 +124,8 @@ class HashedWriter {
   /// Otherwise unwritten pages would pile up, and the writes of others and the sync at
   /// the end would wait for them. Where this cannot be done, the sync does it all.
   void flush() {
-    constexpr int64_t kBehind = 4 * kBlock;
-    if (at_ < sent_ + kBlock) return;
+    constexpr int64_t kBehind = 4 * kWriteBlock;
+    if (at_ < sent_ + kWriteBlock) return;
     sent_ = at_;
     const int64_t settled = std::max<int64_t>(at_ - kBehind, 0) / 4096 * 4096;
     send(settled, at_, SYNC_FILE_RANGE_WRITE);

@@ -19,7 +19,6 @@ namespace {
 namespace fs = std::filesystem;
 using nlohmann::json;
 
-constexpr int64_t kMaxElements = int64_t{1} << 60;
 constexpr int64_t kAlign = 16;  // elements of the flat buffers
 
 int64_t aligned(int64_t elements) { return (elements + kAlign - 1) / kAlign * kAlign; }

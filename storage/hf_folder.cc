@@ -110,10 +110,6 @@ FolderTensors open_tensors(const fs::path& folder) {
 /// config.
 bool is_computed_buffer(std::string_view name) { return name.ends_with(".rotary_emb.inv_freq"); }
 
-std::string shape_text(const std::vector<int64_t>& shape) {
-  return fmt::format("[{}]", fmt::join(shape, ", "));
-}
-
 /// `first` is the index of values[0] in its tensor.
 void check_finite(const fs::path& path, std::string_view name, int64_t first,
                   Span<const float> values) {

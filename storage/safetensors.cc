@@ -22,7 +22,7 @@ using nlohmann::json;
 
 constexpr size_t kMaxHeaderBytes = 100'000'000;  // the format's own limit
 constexpr size_t kMaxRank = 16;
-constexpr int64_t kMaxElements = int64_t{1} << 48;
+constexpr int64_t kMaxFileElements = int64_t{1} << 48;
 constexpr int64_t kChunkElements = int64_t{1} << 18;
 
 /// The bits of an element, or nothing for a dtype that is not known here. A tensor of
@@ -52,8 +52,8 @@ SafetensorsTensor parse_tensor(const std::string& name, const json& entry, const
   tensor.size = 1;
   for (const json& dim : *shape) {
     const auto size = json_integer(dim);
-    if (!size || *size < 0 || *size > kMaxElements ||
-        (tensor.size > 0 && *size > kMaxElements / tensor.size)) {
+    if (!size || *size < 0 || *size > kMaxFileElements ||
+        (tensor.size > 0 && *size > kMaxFileElements / tensor.size)) {
       fail("{}: shape holds {}, which is out of range", object.where(), json_excerpt(dim));
     }
     tensor.shape.push_back(*size);
@@ -80,10 +80,6 @@ SafetensorsTensor parse_tensor(const std::string& name, const json& entry, const
          tensor.size, tensor.dtype);
   }
   return tensor;
-}
-
-std::string shape_text(const std::vector<int64_t>& shape) {
-  return fmt::format("[{}]", fmt::join(shape, ", "));
 }
 
 std::string_view safetensors_dtype(DType dtype) {
@@ -134,6 +130,10 @@ void widen(const std::byte* bytes, Span<float> out, Widen&& to_float) {
 }
 
 }  // namespace
+
+std::string shape_text(const std::vector<int64_t>& shape) {
+  return fmt::format("[{}]", fmt::join(shape, ", "));
+}
 
 SafetensorsFile::SafetensorsFile(const std::filesystem::path& path) : path_(path), file_(path) {
   const std::string where = path.string();

@@ -56,6 +56,9 @@ class SafetensorsFile {
   std::map<std::string, std::string> metadata_;
 };
 
+/// A shape in messages: [2, 3].
+std::string shape_text(const std::vector<int64_t>& shape);
+
 /// A float32 tensor to be written.
 struct SafetensorsOutput {
   std::string name;

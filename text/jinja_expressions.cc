@@ -9,7 +9,7 @@ namespace {
 
 // Brackets and operators may nest this deep, so that a hostile file does not exhaust
 // the stack.
-constexpr int kMaxDepth = 200;
+constexpr int kMaxExpressionDepth = 200;
 
 // An expression's tree may be this deep: a chain of operators makes it deep without any
 // nesting.
@@ -45,7 +45,7 @@ void add_child(Expression& parent, ExpressionPtr child) {
 }
 
 ExpressionParser::Depth::Depth(ExpressionParser& parser) : parser_(parser) {
-  if (++parser_.depth_ > kMaxDepth) parser_.refuse("nested too deep");
+  if (++parser_.depth_ > kMaxExpressionDepth) parser_.refuse("nested too deep");
 }
 
 ExpressionPtr ExpressionParser::target(bool namespaces, std::string_view end_word) {

@@ -15,7 +15,7 @@
 namespace orrery::text::jinja {
 namespace {
 
-constexpr std::array<std::string_view, 20> kNames = {
+constexpr std::array<std::string_view, 20> kSequenceFilters = {
     "batch",  "dictsort",   "first", "groupby", "items",  "join",       "last",
     "list",   "map",        "max",   "min",     "reject", "rejectattr", "reverse",
     "select", "selectattr", "slice", "sort",    "sum",    "unique"};
@@ -386,7 +386,8 @@ Value sequence_filter(Machine& machine, const std::string& name, const Value& va
 }  // namespace
 
 bool is_sequence_filter(std::string_view name) {
-  return !name.empty() && std::find(kNames.begin(), kNames.end(), name) != kNames.end();
+  return !name.empty() && std::find(kSequenceFilters.begin(), kSequenceFilters.end(), name) !=
+                              kSequenceFilters.end();
 }
 
 bool apply_sequence_filter(Machine& machine, const std::string& name, const Value& value,

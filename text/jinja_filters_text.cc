@@ -17,7 +17,7 @@
 namespace orrery::text::jinja {
 namespace {
 
-constexpr std::array<std::string_view, 28> kNames = {
+constexpr std::array<std::string_view, 28> kTextFilters = {
     "abs",   "attr",   "capitalize",     "center",   "count",       "d",         "default",
     "e",     "escape", "filesizeformat", "float",    "forceescape", "format",    "indent",
     "int",   "length", "lower",          "replace",  "round",       "safe",      "string",
@@ -350,7 +350,8 @@ Value text_filter(Machine& machine, const std::string& name, const Value& value,
 }  // namespace
 
 bool is_text_filter(std::string_view name) {
-  return !name.empty() && std::find(kNames.begin(), kNames.end(), name) != kNames.end();
+  return !name.empty() &&
+         std::find(kTextFilters.begin(), kTextFilters.end(), name) != kTextFilters.end();
 }
 
 bool apply_text_filter(Machine& machine, const std::string& name, const Value& value,

@@ -113,7 +113,7 @@ Value no_member(const Value& value, const std::string& name) {
   return Value::undefined(fmt::format("{} has no member {}", value.kind(), name.substr(0, 60)));
 }
 
-void refuse_undefined(const Value& value) {
+void refuse_member_of_undefined(const Value& value) {
   if (const auto* nothing = value.as<Undefined>())
     fail("{}", nothing->reason == nullptr ? "a member of an undefined value" : *nothing->reason);
 }
@@ -392,12 +392,12 @@ Value call_value(Machine& machine, const Value& callee, const Arguments& argumen
     if (!loop->recurse) fail("loop(...) is called in a loop that is not recursive");
     return Value(loop->recurse(bound[0]));
   }
-  refuse_undefined(callee);
+  refuse_member_of_undefined(callee);
   fail("calling {}", callee.kind());
 }
 
 Value attribute_of(Machine& machine, const Value& value, const std::string& name) {
-  refuse_undefined(value);
+  refuse_member_of_undefined(value);
   Value out;
   if (python_attribute(machine, value, name, out)) {
     // A dict's member is found only where Python has no attribute of that name.
@@ -412,7 +412,7 @@ Value attribute_of(Machine& machine, const Value& value, const std::string& name
 }
 
 Value item_of(Machine& machine, const Value& value, const Value& key) {
-  refuse_undefined(value);
+  refuse_member_of_undefined(value);
   if (const Dict* dict = value.dict()) {
     machine.charge(value);
     const bool hashable =

@@ -18,7 +18,7 @@ constexpr uint32_t kMatchLimit = 50'000'000;    // steps of one match
 constexpr uint32_t kHeapLimitKib = 256 * 1024;  // memory of one match
 constexpr size_t kJitStackBytes = 1024 * 1024;
 
-std::string quoted(std::string_view pattern) {
+std::string shown_pattern(std::string_view pattern) {
   return "\"" + std::string(pattern.substr(0, 120)) + "\"";
 }
 
@@ -43,7 +43,7 @@ class Translator {
 
  private:
   [[noreturn]] void refuse(std::string_view what) const {
-    fail("{}: {} in the regular expression {} is not supported", where_, what, quoted(in_));
+    fail("{}: {} in the regular expression {} is not supported", where_, what, shown_pattern(in_));
   }
   void copy(size_t count) {
     out_ += in_.substr(at_, count);
@@ -216,7 +216,7 @@ Regex::Regex(std::string_view pattern, std::string where)
                     PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE | PCRE2_NEVER_BACKSLASH_C, &error,
                     &offset, context.get()));
   if (compiled_->code == nullptr) {
-    fail("{}: the regular expression {} is malformed: {}", where, quoted(pattern),
+    fail("{}: the regular expression {} is malformed: {}", where, shown_pattern(pattern),
          pcre2_message(error));
   }
   // Without the just-in-time compiler, matching is slower and gives the same result.
@@ -253,7 +253,7 @@ void Regex::for_each_match(std::string_view text,
     if (result == PCRE2_ERROR_NOMATCH) return;
     if (result < 0) {
       fail("{}: the regular expression {} failed on a text of {} bytes: {}", compiled_->where,
-           quoted(compiled_->pattern), text.size(), pcre2_message(result));
+           shown_pattern(compiled_->pattern), text.size(), pcre2_message(result));
     }
     const PCRE2_SIZE* span = pcre2_get_ovector_pointer(data.get());
     const size_t begin = span[0], end = span[1];

@@ -94,7 +94,8 @@ Conversation conversation(const text::OrderedJson& json, const text::OrderedJson
   return out;
 }
 
-std::vector<Conversation> read_file(const std::string& file, const text::OrderedJson& tools) {
+std::vector<Conversation> conversations_of_file(const std::string& file,
+                                                const text::OrderedJson& tools) {
   const std::string text = read_text("--messages", file);
   if (text::OrderedJson whole = text::OrderedJson::parse(text, nullptr, /*allow_exceptions=*/false);
       !whole.is_discarded()) {
@@ -169,7 +170,7 @@ std::vector<Conversation> read_conversations(const ChatInput& input,
     check_keys(text, "--tools " + input.tools_file);
     tools = tools_of(json, "--tools " + input.tools_file);
   }
-  if (!input.messages_file.empty()) return read_file(input.messages_file, tools);
+  if (!input.messages_file.empty()) return conversations_of_file(input.messages_file, tools);
   std::vector<Conversation> out;
   for (const std::string& prompt : prompts) {
     Conversation one;

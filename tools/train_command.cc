@@ -84,7 +84,7 @@ struct CheckOptions {
 };
 
 /// `orrery config`
-int check(const std::shared_ptr<CheckOptions>& options) {
+int check_config(const std::shared_ptr<CheckOptions>& options) {
   if (options->faults) {
     std::printf("%s", describe_faults().c_str());
     return kExitOk;
@@ -163,7 +163,7 @@ void add_config_command(CLI::App& app, Command& run) {
       "Read the files, too: model, data and texts, every prompt measured; say what was found");
   command->add_flag("--faults", options->faults,
                     "List the points and actions of ORRERY_FAULT (fault injection)");
-  command->callback([=, &run] { run = std::bind_front(check, options); });
+  command->callback([=, &run] { run = std::bind_front(check_config, options); });
 }
 
 }  // namespace orrery::tools

@@ -11,7 +11,6 @@ namespace orrery::actors {
 namespace {
 
 constexpr std::string_view kHashes = "####";
-constexpr std::string_view kBlank = " \t\r\n\v\f";
 
 struct Found {
   size_t at = 0;

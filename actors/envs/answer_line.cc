@@ -1,7 +1,6 @@
 #include "actors/envs/answer_line.h"
 
 #include <algorithm>
-#include <iterator>
 #include <optional>
 #include <string>
 
@@ -12,23 +11,8 @@
 namespace orrery::actors {
 namespace {
 
-constexpr std::string_view kBlank = " \t\r\n\v\f";
-
-template <size_t N>
-bool contains(const std::string_view (&words)[N], std::string_view word) {
-  return std::find(std::begin(words), std::end(words), word) != std::end(words);
-}
-
 bool is_one_of(std::string_view characters, char c) {
   return characters.find(c) != std::string_view::npos;
-}
-
-char char_at(std::string_view text, size_t i) { return i < text.size() ? text[i] : '\0'; }
-
-std::string_view word_at(std::string_view text, size_t at) {
-  size_t end = at;
-  while (end < text.size() && is_letter(text[end])) ++end;
-  return text.substr(std::min(at, text.size()), end - std::min(at, end));
 }
 
 /// Bytes at `at` of what may stand between a line's beginning and its number, or

@@ -12,8 +12,9 @@
 namespace orrery::actors {
 namespace {
 
-constexpr std::array kWords = {"dog", "ball", "tree", "happy",  "park",  "flower", "cake",  "bird",
-                               "sun", "box",  "red",  "friend", "water", "big",    "smile", "home"};
+constexpr std::array kDefaultWords = {"dog",   "ball", "tree",  "happy", "park", "flower",
+                                      "cake",  "bird", "sun",   "box",   "red",  "friend",
+                                      "water", "big",  "smile", "home"};
 constexpr std::array kPrompts = {"Once upon a time", "One day, a little girl named Lily",
                                  "There was a boy named Tim.", "One sunny day,"};
 /// Held-out items are drawn from indices of their own.
@@ -94,7 +95,8 @@ StepResult score(const std::string& response, const std::vector<std::string>& wo
 class Constraint final : public Environment {
  public:
   Constraint(const proto::ConstraintSection& config, uint64_t seed) : config_(config), seed_(seed) {
-    if (config_.words().empty()) config_.mutable_words()->Assign(kWords.begin(), kWords.end());
+    if (config_.words().empty())
+      config_.mutable_words()->Assign(kDefaultWords.begin(), kDefaultWords.end());
     if (config_.prompts().empty())
       config_.mutable_prompts()->Assign(kPrompts.begin(), kPrompts.end());
     if (config_.words_per_prompt() > config_.words_size()) {

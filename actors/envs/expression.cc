@@ -9,8 +9,6 @@
 namespace orrery::actors {
 namespace {
 
-constexpr std::string_view kBlank = " \t\r\n\v\f";
-
 /// The offset behind the group that begins with "{" at `at`; npos when it does not end.
 size_t group_end(std::string_view text, size_t at) {
   int depth = 0;

@@ -14,7 +14,7 @@ namespace {
 
 constexpr std::string_view kAnswerMark = "####";
 
-struct Row {
+struct MathRow {
   std::vector<text::ChatMessage> messages;
   text::OrderedJson tools;  // null where the row has none
   std::string prompt, data_source;
@@ -77,9 +77,9 @@ std::vector<std::string> truths_at(const nlohmann::json& truth,
   return truths;
 }
 
-Row question_row(const std::string& question, const std::string& data_source,
-                 proto::RewardRule rule) {
-  Row row;
+MathRow question_row(const std::string& question, const std::string& data_source,
+                     proto::RewardRule rule) {
+  MathRow row;
   row.prompt = question;
   row.messages = {{"user", question}};
   row.data_source = data_source;
@@ -87,8 +87,8 @@ Row question_row(const std::string& question, const std::string& data_source,
   return row;
 }
 
-Row parse_gsm8k(const SourceLine& source) {
-  Row row =
+MathRow parse_gsm8k(const SourceLine& source) {
+  MathRow row =
       question_row(json_string(source.object, "question", source.where), "gsm8k", proto::GSM8K);
   const std::string answer = json_string(source.object, "answer", source.where);
   const size_t mark = answer.rfind(kAnswerMark);
@@ -101,8 +101,8 @@ Row parse_gsm8k(const SourceLine& source) {
   return row;
 }
 
-Row parse_math(const SourceLine& source) {
-  Row row =
+MathRow parse_math(const SourceLine& source) {
+  MathRow row =
       question_row(json_string(source.object, "problem", source.where), "math", proto::MATH_BOXED);
   if (source.object.contains("solution"))
     row.solution = json_string(source.object, "solution", source.where);
@@ -116,8 +116,8 @@ Row parse_math(const SourceLine& source) {
   return row;
 }
 
-Row parse_verl(const SourceLine& source) {
-  Row row;
+MathRow parse_verl(const SourceLine& source) {
+  MathRow row;
   const auto& [object, line, where] = source;
   RowPrompt prompt = row_prompt(object, "prompt", line, where);
   row.messages = std::move(prompt.messages);
@@ -134,7 +134,7 @@ Row parse_verl(const SourceLine& source) {
 
 /// Reads a row by its layout. A row that has all of verl's keys is verl's, whatever
 /// other keys it has.
-Row parse_layout(const SourceLine& source) {
+MathRow parse_layout(const SourceLine& source) {
   const nlohmann::json& object = source.object;
   if (object.contains("prompt") && object.contains("reward_model")) return parse_verl(source);
   if (object.contains("question")) return parse_gsm8k(source);
@@ -144,9 +144,9 @@ Row parse_layout(const SourceLine& source) {
        source.where);
 }
 
-Row parse_row(const SourceLine& source, const proto::DataSection& data) {
+MathRow parse_row(const SourceLine& source, const proto::DataSection& data) {
   const std::string& where = source.where;
-  Row row = parse_layout(source);
+  MathRow row = parse_layout(source);
   row.where = where;
   const auto named = source.object.find("data_source");
   const bool has_source = named != source.object.end() && !named->is_null();
@@ -196,7 +196,7 @@ class Gsm8k final : public Environment {
            split == Split::kVal ? "the held-out set" : "the training set",
            split == Split::kVal ? "val_files" : "train_files", all.size());
     }
-    const Row& row = all[index];
+    const MathRow& row = all[index];
     return std::make_unique<SingleTurnEpisode>(
         row.messages, row.prompt, row.data_source,
         [grader = Grader(row.rule, extraction_, row.truths)](const std::string& response) {
@@ -226,7 +226,7 @@ class Gsm8k final : public Environment {
 
  private:
   proto::DataSection::AnswerExtraction extraction_;
-  RowFiles<Row> rows_;
+  RowFiles<MathRow> rows_;
 };
 
 }  // namespace

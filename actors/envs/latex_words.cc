@@ -1,15 +1,9 @@
 #include "actors/envs/latex_words.h"
 
 #include <algorithm>
-#include <iterator>
 
 namespace orrery::actors {
 namespace {
-
-template <size_t N>
-bool contains(const std::string_view (&words)[N], std::string_view word) {
-  return std::find(std::begin(words), std::end(words), word) != std::end(words);
-}
 
 constexpr std::string_view kText[] = {"text",   "textbf",    "textit",     "textrm",      "textsf",
                                       "texttt", "textup",    "mbox",       "hbox",        "mathrm",
@@ -35,6 +29,12 @@ constexpr std::string_view kLayout[] = {
 size_t digits_end(std::string_view text, size_t at) {
   while (at < text.size() && is_digit(text[at])) ++at;
   return at;
+}
+
+std::string_view word_at(std::string_view text, size_t at) {
+  size_t end = at;
+  while (end < text.size() && is_letter(text[end])) ++end;
+  return text.substr(std::min(at, text.size()), end - at);
 }
 
 std::string_view command_at(std::string_view text, size_t at) {

@@ -1,12 +1,27 @@
 // What LaTeX commands mean to the readers of numbers and answers.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
+#include <iterator>
 #include <string_view>
 
 #include "core/ascii.h"
 
 namespace orrery::actors {
+
+/// What strip() of other languages cuts off.
+inline constexpr std::string_view kBlank = " \t\r\n\v\f";
+
+template <size_t N>
+bool contains(const std::string_view (&words)[N], std::string_view word) {
+  return std::find(std::begin(words), std::end(words), word) != std::end(words);
+}
+
+/// NUL behind the end.
+inline char char_at(std::string_view text, size_t i) { return i < text.size() ? text[i] : '\0'; }
+/// The letters that begin at `at`.
+std::string_view word_at(std::string_view text, size_t at);
 
 inline bool is_sign(char c) { return c == '-' || c == '+'; }
 /// The offset behind the digits that begin at `at`.

@@ -10,21 +10,12 @@ namespace {
 
 constexpr size_t kLongestCommand = 12;
 
-char char_at(std::string_view text, size_t i) { return i < text.size() ? text[i] : '\0'; }
-
 /// The name of the command that ends right before `end`.
 std::string_view command_before(std::string_view text, size_t end) {
   size_t begin = end;
   while (begin > 0 && end - begin <= kLongestCommand && is_letter(text[begin - 1])) --begin;
   return begin > 0 && begin < end && text[begin - 1] == '\\' ? text.substr(begin, end - begin)
                                                              : std::string_view{};
-}
-
-/// The letters that begin at `at`.
-std::string_view word_at(std::string_view text, size_t at) {
-  size_t end = at;
-  while (end < text.size() && is_letter(text[end])) ++end;
-  return text.substr(std::min(at, text.size()), end - at);
 }
 
 bool is_unit_letter(char c) {

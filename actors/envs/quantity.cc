@@ -1,7 +1,6 @@
 #include "actors/envs/quantity.h"
 
 #include <algorithm>
-#include <iterator>
 #include <vector>
 
 #include "actors/envs/latex_words.h"
@@ -10,11 +9,6 @@
 
 namespace orrery::actors {
 namespace {
-
-template <size_t N>
-bool contains(const std::string_view (&words)[N], std::string_view word) {
-  return std::find(std::begin(words), std::end(words), word) != std::end(words);
-}
 
 /// The bytes and the name of a currency sign at `at`. A bare "$" has no name, as it is
 /// mostly the end of a formula.

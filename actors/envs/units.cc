@@ -4,17 +4,13 @@
 #include <iterator>
 #include <utility>
 
+#include "actors/envs/latex_words.h"
 #include "core/ascii.h"
 
 namespace orrery::actors {
 namespace {
 
 using Pair = std::pair<std::string_view, std::string_view>;
-
-template <size_t N>
-bool contains(const std::string_view (&words)[N], std::string_view word) {
-  return std::find(std::begin(words), std::end(words), word) != std::end(words);
-}
 
 template <size_t N>
 std::string_view find(const Pair (&pairs)[N], std::string_view word) {

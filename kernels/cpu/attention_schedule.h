@@ -10,10 +10,9 @@
 #include "core/parallel.h"
 #include "core/span.h"
 #include "kernels/attention_plan.h"
+#include "kernels/cpu/host.h"
 
 namespace orrery::kernels::cpu {
-
-inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 /// The trees that the segments form, numbered by their roots in list order.
 struct Trees {

@@ -20,8 +20,6 @@ constexpr int64_t kTileRows = 128, kTilePanels = 8;
 /// Multiply-adds that are worth a thread.
 constexpr int64_t kGrain = 1 << 15;
 
-constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
-
 /// An [m, n] matrix in tiles of whole panels and about as many rows each: large ones
 /// where there are enough for the threads.
 struct Tiles {

@@ -9,6 +9,8 @@
 
 namespace orrery::kernels::cpu {
 
+constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
 /// Row r: m.cols elements.
 template <class T>
 T* row(Mat<T> m, int64_t r) {

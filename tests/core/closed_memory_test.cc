@@ -10,11 +10,12 @@
 #include "core/buffer.h"
 #include "core/cuda_api.h"
 #include "core/transfer.h"
+#include "tests/support/test_device.h"
 
 namespace orrery {
 namespace {
 
-constexpr Device kDebugDevice{DeviceType::kDebug};
+using testing_support::kDebugDevice;
 
 TEST(ClosedMemory, AHostAccessFaults) {
   ::testing::FLAGS_gtest_death_test_style = "threadsafe";

@@ -7,11 +7,12 @@
 #include <algorithm>
 
 #include "core/buffer.h"
+#include "tests/support/test_device.h"
 
 namespace orrery {
 namespace {
 
-constexpr Device kDebugDevice{DeviceType::kDebug};
+using testing_support::kDebugDevice;
 
 class HostImageOf : public ::testing::TestWithParam<Device> {
  protected:

@@ -10,14 +10,14 @@
 #include "core/cuda_api.h"
 #include "core/error.h"
 #include "tests/support/scratch.h"
+#include "tests/support/test_device.h"
 
 namespace orrery {
 namespace {
 
 using testing::HasSubstr;
 using testing_support::error_of;
-
-constexpr Device kDebugDevice{DeviceType::kDebug};
+using testing_support::kDebugDevice;
 
 class StreamOf : public ::testing::TestWithParam<Device> {};
 

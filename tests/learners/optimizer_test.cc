@@ -19,27 +19,27 @@ using kernels::AdamWParams;
 using kernels::kNormChunk;
 using testing_support::DeviceFloats;
 
-constexpr int64_t kElements = 2 * kNormChunk + 1003;
+constexpr int64_t kOptimized = 2 * kNormChunk + 1003;
 constexpr AdamWParams kParams{
     .lr = 1e-3f, .beta1 = 0.9f, .beta2 = 0.95f, .eps = 1e-8f, .weight_decay = 0.1f};
 
 std::vector<float> random_floats(uint64_t stream) {
   Philox generator(13, RngPurpose::kTest, stream);
-  std::vector<float> values(kElements);
+  std::vector<float> values(kOptimized);
   for (float& v : values) v = static_cast<float>(generator.normal());
   return values;
 }
 
 /// The definition (docs/numerics.md, kernels/optimizer.h), an element at a time.
 struct Oracle {
-  std::vector<float> w, m = std::vector<float>(kElements), v = std::vector<float>(kElements);
+  std::vector<float> w, m = std::vector<float>(kOptimized), v = std::vector<float>(kOptimized);
   int64_t t = 0;
 
   static double norm(const std::vector<float>& gradient) {
     double total = 0;
-    for (int64_t begin = 0; begin < kElements; begin += kNormChunk) {
+    for (int64_t begin = 0; begin < kOptimized; begin += kNormChunk) {
       std::array<float, 16> lanes{};
-      for (int64_t i = begin; i < std::min(begin + kNormChunk, kElements); ++i)
+      for (int64_t i = begin; i < std::min(begin + kNormChunk, kOptimized); ++i)
         lanes[(i - begin) % 16] = std::fma(gradient[i], gradient[i], lanes[(i - begin) % 16]);
       for (int half = 8; half > 0; half /= 2) {
         for (int i = 0; i < half; ++i) lanes[i] += lanes[i + half];
@@ -62,7 +62,7 @@ struct Oracle {
     const auto step_size = static_cast<float>(lr / (1 - power1));
     const auto inverse = static_cast<float>(1 / std::sqrt(1 - power2));
     const auto decay = static_cast<float>(lr * p.weight_decay);
-    for (int64_t i = 0; i < kElements; ++i) {
+    for (int64_t i = 0; i < kOptimized; ++i) {
       const float g = gradient[i] * scale;
       m[i] = std::fma(p.beta1, m[i], (1.0f - p.beta1) * g);
       v[i] = std::fma(p.beta2, v[i], (1.0f - p.beta2) * g * g);
@@ -76,10 +76,10 @@ bool same_floats(std::span<const float> a, std::span<const float> b) {
   return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size_bytes()) == 0;
 }
 
-struct Fixture {
+struct OptimizerFixture {
   Context ctx = testing_support::test_context(2);
   std::unique_ptr<comm::Communicator> comm = comm::make_local_communicator();
-  ShardedAdamW optimizer{ctx.device, kElements, 1, 0};
+  ShardedAdamW optimizer{ctx.device, kOptimized, 1, 0};
   DeviceFloats weights{ctx, random_floats(1)};
 
   ShardedAdamW::Result step(const std::vector<float>& gradient, double clip = 1) {
@@ -93,7 +93,7 @@ struct Fixture {
 
 TEST(ShardedAdamW, HasTheBitsOfScalarCode) {
   for (const double clip : {0.0, 1.0, 1e9}) {
-    Fixture f;
+    OptimizerFixture f;
     Oracle oracle{f.w()};
     for (uint64_t t = 1; t <= 4; ++t) {
       const std::vector<float> gradient = random_floats(100 + t);
@@ -108,10 +108,10 @@ TEST(ShardedAdamW, HasTheBitsOfScalarCode) {
 }
 
 TEST(ShardedAdamW, GoesOnFromSavedMomentsAsIfNeverStopped) {
-  Fixture whole, first;
+  OptimizerFixture whole, first;
   for (uint64_t t = 1; t <= 5; ++t) whole.step(random_floats(t + 7));
   for (uint64_t t = 1; t <= 2; ++t) first.step(random_floats(t + 7));
-  Fixture second;
+  OptimizerFixture second;
   second.weights.set(first.w());
   upload(second.ctx, second.optimizer.m(), first.m());
   upload(second.ctx, second.optimizer.v(), first.v());
@@ -123,7 +123,7 @@ TEST(ShardedAdamW, GoesOnFromSavedMomentsAsIfNeverStopped) {
 
   second.optimizer.reset(second.ctx);
   second.weights.set(random_floats(1));
-  Fixture fresh;
+  OptimizerFixture fresh;
   EXPECT_EQ(second.optimizer.t(), 0);
   second.step(random_floats(8));
   fresh.step(random_floats(8));
@@ -131,7 +131,7 @@ TEST(ShardedAdamW, GoesOnFromSavedMomentsAsIfNeverStopped) {
 }
 
 TEST(ShardedAdamW, AGradientThatIsNotFiniteChangesNothing) {
-  Fixture f;
+  OptimizerFixture f;
   f.step(random_floats(2));
   const std::vector<float> w = f.w(), m = f.m(), v = f.v();
   for (const float bad :

@@ -28,7 +28,7 @@ using testing_support::TinyBatch;
 constexpr float kTemperature = 0.7f;
 
 /// A learner and a batch whose recorded log-probs are its own.
-struct Fixture {
+struct VerifyFixture {
   Context ctx = test_context();
   models::Transformer model{tiny_config("qwen3"), test_device(), DType::kF32};
   std::unique_ptr<comm::Communicator> comm = comm::make_local_communicator();
@@ -37,7 +37,7 @@ struct Fixture {
   Objective objective{
       .loss = make_loss(Policy<Ppo>{}), .temperature = kTemperature, .verify_logprobs = true};
 
-  Fixture() {
+  VerifyFixture() {
     randomize(model, 5, ctx);
     auto trees = this->trees();
     const auto logprobs = learner.logprobs(trees, kTemperature);
@@ -66,7 +66,7 @@ struct Fixture {
 };
 
 TEST(VerifyLogprobs, EqualBitsAreLearnedFrom) {
-  Fixture f;
+  VerifyFixture f;
   const auto before = f.weights();
   const UpdateResult result = f.update();
   EXPECT_FALSE(result.refused);
@@ -76,7 +76,7 @@ TEST(VerifyLogprobs, EqualBitsAreLearnedFrom) {
 }
 
 TEST(Learner, LearnsTheSameInGivenMemory) {
-  Fixture own, given;
+  VerifyFixture own, given;
   const Buffer memory(test_device(), size_t{4} << 20);
   given.learner.use_memory(memory.vec<float>());
   EXPECT_EQ(given.learner.idle_memory().data, memory.vec<float>().data);
@@ -101,7 +101,7 @@ TEST(Learner, LearnsTheSameInGivenMemory) {
 }
 
 TEST(VerifyLogprobs, OneUlpIsRefusedAndNothingIsLearned) {
-  Fixture f;
+  VerifyFixture f;
   float& damaged = f.batch.old_logprobs[3][1][0];
   const float right = damaged;
   damaged = std::nextafter(right, 0.0f);
@@ -118,14 +118,14 @@ TEST(VerifyLogprobs, OneUlpIsRefusedAndNothingIsLearned) {
   EXPECT_EQ(f.learner.optimizer().t(), 0);
 
   damaged = right;  // and a refused batch leaves nothing behind
-  Fixture fresh;
+  VerifyFixture fresh;
   EXPECT_FALSE(f.update().refused);
   fresh.update();
   EXPECT_EQ(f.weights(), fresh.weights());
 }
 
 TEST(VerifyLogprobs, NamesTheFirstOfSeveral) {
-  Fixture f;
+  VerifyFixture f;
   for (const size_t prompt : {size_t{4}, size_t{1}, size_t{2}}) {
     float& x = f.batch.old_logprobs[prompt][2][0];
     x = std::nextafter(x, -100.0f);
@@ -138,7 +138,7 @@ TEST(VerifyLogprobs, NamesTheFirstOfSeveral) {
 }
 
 TEST(VerifyLogprobs, OnlyWhatIsComparableIsCompared) {
-  Fixture f;
+  VerifyFixture f;
   f.batch.old_logprobs[0][0][0] -= 0.25f;
   f.objective.verify_logprobs = false;
   UpdateResult result = f.update();
@@ -167,7 +167,7 @@ TEST(NotFinite, SkipsTheMiniBatchAsAWholeWhereverItStands) {
         Spoilt{"an infinite log-prob", inf}, Spoilt{"a weight that is NaN", -1.5f, nan},
         Spoilt{"an infinite weight", -1.5f, inf}, Spoilt{"an advantage that is NaN", -1.5f, 1, nan},
         Spoilt{"an infinite advantage", -1.5f, 1, -inf}}) {
-    Fixture f;
+    VerifyFixture f;
     f.objective.verify_logprobs = false;
     const size_t size = f.batch.responses[2][1].size();
     for (size_t token = 0; token < size; ++token) {
@@ -209,7 +209,7 @@ TEST(NotFinite, SkipsTheMiniBatchAsAWholeWhereverItStands) {
 }
 
 TEST(NotFinite, WeightsOfTheModelSkipAnImitationStepToo) {
-  Fixture f;
+  VerifyFixture f;
   auto trees = f.trees();
   f.objective = sft_objective();
   testing_support::change_weights(f.ctx, f.model, [](std::vector<float>& weights) {
@@ -222,7 +222,7 @@ TEST(NotFinite, WeightsOfTheModelSkipAnImitationStepToo) {
 }
 
 TEST(ImportanceWeight, EntersTheGradientOfItsTokens) {
-  Fixture f;
+  VerifyFixture f;
   const auto gradient = [&](float weight) {
     auto trees = f.batch.trees();
     const std::vector<float> weights(64, weight);

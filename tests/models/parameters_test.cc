@@ -17,7 +17,7 @@ using testing::ElementsAre;
 using testing::IsEmpty;
 
 /// Sizes of which some are no multiples of 16, so that there are gaps.
-ModelConfig tiny_config() {
+ModelConfig odd_config() {
   ModelConfig config;
   config.model_type = "qwen2";
   config.hidden_size = 6;
@@ -45,7 +45,7 @@ class ParametersTest : public testing::Test {
     return table_.slices(stretches);
   }
 
-  const ParameterTable table_{tiny_config()};
+  const ParameterTable table_{odd_config()};
   std::vector<float> flat_ = std::vector<float>(static_cast<size_t>(table_.flat_size()));
 };
 
@@ -103,7 +103,7 @@ TEST_F(ParametersTest, GroupsAreTheirTensorsOneAfterTheOther) {
   EXPECT_TRUE(layer.q_norm.empty());
   EXPECT_TRUE(layer.q_norm.vec(flat).empty());
 
-  ModelConfig tied = tiny_config();
+  ModelConfig tied = odd_config();
   tied.tie_word_embeddings = true;
   const ParameterTable table(tied);
   EXPECT_EQ(table.lm_head().mat(flat).data, table.embedding().mat(flat).data);
@@ -221,7 +221,7 @@ TEST_F(ParametersTest, SlicesOfAnyCutHoldEveryElementOnce) {
 }
 
 TEST(Modules, SayWhetherTheirTensorsAreTrained) {
-  const ParameterTable policy(tiny_config()), reference(tiny_config(), kReference);
+  const ParameterTable policy(odd_config()), reference(odd_config(), kReference);
   EXPECT_EQ(policy.module(), kPolicy);
   EXPECT_EQ(reference.module(), kReference);
   EXPECT_EQ(kPolicy.name, "policy");

@@ -13,6 +13,9 @@
 
 namespace orrery::testing_support {
 
+/// Host memory that no host code may touch outside a kernel (core/closed_memory.h).
+inline constexpr Device kDebugDevice{DeviceType::kDebug};
+
 /// The device that ORRERY_TEST_DEVICE names (cpu, debug, cuda); the CPU where it is not
 /// set.
 inline Device test_device() {

@@ -27,7 +27,7 @@ const std::vector<ChatMessage>& conversation() {
   return kMessages;
 }
 
-ChatTemplate make_template(const std::string& jinja, const OrderedJson& variables = {}) {
+ChatTemplate jinja_template(const std::string& jinja, const OrderedJson& variables = {}) {
   return {jinja, "test.jinja", {{"bos_token", "<BOS>"}, {"eos_token", "<EOS>"}}, variables};
 }
 
@@ -44,16 +44,16 @@ void expect_rendered(const std::vector<Rendered>& cases) {
           (long_only ? "{% if messages|length < 4 %}{{ raise_exception('short') }}{% endif %}"
                      : "") +
           c.jinja;
-      EXPECT_EQ(make_template(jinja).render(conversation()), c.text) << c.jinja;
+      EXPECT_EQ(jinja_template(jinja).render(conversation()), c.text) << c.jinja;
     } catch (const Error& error) {
       ADD_FAILURE() << c.jinja << "\n" << error.what();
     }
   }
 }
 
-std::string error_of(const std::string& jinja) {
+std::string render_error(const std::string& jinja) {
   try {
-    make_template(jinja).render(conversation());
+    jinja_template(jinja).render(conversation());
   } catch (const Error& error) {
     return error.what();
   }
@@ -286,7 +286,7 @@ TEST(Jinja, WhatPythonRaisesIsAnError) {
                             "{% call 5 %}{% endcall %}",
                             "{{ 'a' 5 }}",
                             "{{ a.b.5c }}"})
-    EXPECT_NE(error_of(jinja), "") << jinja;
+    EXPECT_NE(render_error(jinja), "") << jinja;
 }
 
 TEST(Jinja, WhatIsNotSupportedIsNamed) {
@@ -308,7 +308,7 @@ TEST(Jinja, WhatIsNotSupportedIsNamed) {
       {"{{ '\\N{BULLET}' }}", "the escape \\N in a string is not supported"},
   };
   for (const auto& [jinja, message] : cases)
-    EXPECT_THAT(error_of(jinja), HasSubstr(message)) << jinja;
+    EXPECT_THAT(render_error(jinja), HasSubstr(message)) << jinja;
 }
 
 TEST(Jinja, HostileTemplatesEndInAnError) {
@@ -351,7 +351,7 @@ TEST(Jinja, HostileTemplatesEndInAnError) {
        "does not come to an end"},
   };
   for (const auto& [jinja, message] : cases)
-    EXPECT_THAT(error_of(jinja), HasSubstr(message)) << jinja;
+    EXPECT_THAT(render_error(jinja), HasSubstr(message)) << jinja;
 }
 
 TEST(Jinja, NamesThatJinjaRefusesToAssign) {
@@ -362,52 +362,52 @@ TEST(Jinja, NamesThatJinjaRefusesToAssign) {
         "{% for x in [1] %}{% if x %}{% set a, loop = 1, 2 %}{% endif %}{% endfor %}",
         "{% for x in [1] %}{% else %}{% set loop = 2 %}{% endfor %}",
         "{% for x in [1] %}{% macro f() %}{% set loop = 2 %}{% endmacro %}{% endfor %}"}) {
-    EXPECT_THAT(error_of(jinja), HasSubstr("loop")) << jinja;
+    EXPECT_THAT(render_error(jinja), HasSubstr("loop")) << jinja;
   }
   for (const char* jinja :
        {"{% macro f(a, a) %}{% endmacro %}", "{% macro f(a, b=1, a=2) %}{% endmacro %}",
         "{% macro f() %}{% endmacro %}{% call(a, a) f() %}{% endcall %}",
         "{% macro f(a) %}{% endmacro %}{{ f(a=1, a=2) }}", "{{ 'x'|default(a=1, a=2) }}"}) {
-    EXPECT_THAT(error_of(jinja), HasSubstr("twice")) << jinja;
+    EXPECT_THAT(render_error(jinja), HasSubstr("twice")) << jinja;
   }
   // As jinja2 takes them.
   for (const char* jinja :
        {"{% set loop = 3 %}{{ loop }}", "{% macro f(loop) %}{{ loop }}{% endmacro %}{{ f(1) }}",
         "{% for a, a in [[1, 2]] %}{{ a }}{% endfor %}",
         "{% set n = namespace() %}{% for x in [1] %}{% set n.loop = 2 %}{% endfor %}"}) {
-    EXPECT_EQ(error_of(jinja), "") << jinja;
+    EXPECT_EQ(render_error(jinja), "") << jinja;
   }
 }
 
 TEST(Jinja, TheDateIsGivenOrMissing) {
-  EXPECT_THAT(error_of("{{ strftime_now('%Y') }}"), HasSubstr("strftime_now=2025-07-26"));
+  EXPECT_THAT(render_error("{{ strftime_now('%Y') }}"), HasSubstr("strftime_now=2025-07-26"));
   const OrderedJson date = {{"strftime_now", "2025-07-26"}};
-  EXPECT_EQ(make_template("{{ strftime_now('%d %B %Y, %A') if strftime_now is defined }}", date)
+  EXPECT_EQ(jinja_template("{{ strftime_now('%d %B %Y, %A') if strftime_now is defined }}", date)
                 .render(conversation()),
             "26 July 2025, Saturday");
   for (const char* wrong :
        {"yesterday", "2025-02-30", "2025-02-29", "2025-04-31 10:00:00", "2025-13-01", "2025-00-10",
         "2025-01-00", "2025-01-01 25:00:00", "2025-01-01 10:00:60"}) {
-    EXPECT_THROW(make_template("{{ strftime_now('%Y') }}", {{"strftime_now", wrong}}), Error)
+    EXPECT_THROW(jinja_template("{{ strftime_now('%Y') }}", {{"strftime_now", wrong}}), Error)
         << wrong;
   }
-  EXPECT_NO_THROW(make_template("{{ strftime_now('%Y') }}", {{"strftime_now", "2024-02-29"}}));
+  EXPECT_NO_THROW(jinja_template("{{ strftime_now('%Y') }}", {{"strftime_now", "2024-02-29"}}));
 }
 
 TEST(Jinja, VariablesAreOfAnyKindAndOfTwoTheNearestCounts) {
-  const ChatTemplate chat = make_template("{{ a }} {{ b.c[0] }} {{ bos_token }} {{ d is none }}",
-                                          {{"a", 1.5}, {"b", {{"c", {false}}}}, {"d", nullptr}});
+  const ChatTemplate chat = jinja_template("{{ a }} {{ b.c[0] }} {{ bos_token }} {{ d is none }}",
+                                           {{"a", 1.5}, {"b", {{"c", {false}}}}, {"d", nullptr}});
   EXPECT_EQ(chat.render(conversation()), "1.5 False <BOS> True");
   ChatOptions options;
   options.variables = {{"a", 2}, {"bos_token", "<other>"}};
   EXPECT_EQ(chat.render(conversation(), options), "2 False <other> True");
-  EXPECT_THROW(make_template("x", {{"messages", 1}}), Error);
+  EXPECT_THROW(jinja_template("x", {{"messages", 1}}), Error);
 }
 
 TEST(ChatMessage, KeepsEveryKeyInItsOrder) {
   const auto render = [](const char* json) {
     const ChatMessage message = chat_message_from_json(OrderedJson::parse(json), "row");
-    return make_template("{% for m in messages %}{{ m|tojson }}{% endfor %}")
+    return jinja_template("{% for m in messages %}{{ m|tojson }}{% endfor %}")
         .render(std::vector<ChatMessage>{message});
   };
   EXPECT_EQ(render(R"({"role": "user", "content": "a"})"), R"({"role": "user", "content": "a"})");
@@ -430,7 +430,7 @@ TEST(ChatMessage, KeepsEveryKeyInItsOrder) {
                Error);
   EXPECT_THROW(chat_messages_from_json(OrderedJson::array(), "row"), Error);
   ChatMessage edited{"user", "a", {{"name", "n"}}};
-  EXPECT_EQ(make_template("{{ messages[0]|tojson }}").render(std::vector<ChatMessage>{edited}),
+  EXPECT_EQ(jinja_template("{{ messages[0]|tojson }}").render(std::vector<ChatMessage>{edited}),
             R"({"role": "user", "content": "a", "name": "n"})");
 }
 

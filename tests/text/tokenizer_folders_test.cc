@@ -52,7 +52,7 @@ Tokenizer load_bytes(const json& files, const std::set<std::string>& special = {
   return load(tokenizer_json("bytes", special), files);
 }
 
-std::string error_of(const json& files) {
+std::string folder_error(const json& files) {
   try {
     load_bytes(files);
   } catch (const Error& error) {
@@ -163,27 +163,28 @@ TEST(TokenizerFolders, SeveralChatTemplates) {
         load_bytes({{"tokenizer_config.json", {{"chat_template", chat_template}}}}).chat_template(),
         "d");
   }
-  EXPECT_THAT(error_of({{"tokenizer_config.json", {{"chat_template", {{"rag", "t"}}}}}}),
+  EXPECT_THAT(folder_error({{"tokenizer_config.json", {{"chat_template", {{"rag", "t"}}}}}}),
               HasSubstr("none of the chat templates has the name \"default\""));
 }
 
 TEST(TokenizerFolders, BadNamesAndIdsAreNamed) {
   const auto config = [](const json& content) { return json{{"tokenizer_config.json", content}}; };
-  EXPECT_THAT(error_of(config({{"eos_token", 5}})),
+  EXPECT_THAT(folder_error(config({{"eos_token", 5}})),
               HasSubstr("eos_token: must be a string, not a number"));
-  EXPECT_THAT(error_of(config({{"cls_token", json::array()}})),
+  EXPECT_THAT(folder_error(config({{"cls_token", json::array()}})),
               HasSubstr("cls_token: must be a string"));
-  EXPECT_THAT(error_of(config({{"eos_token", "<nope>"}})),
+  EXPECT_THAT(folder_error(config({{"eos_token", "<nope>"}})),
               HasSubstr("eos_token: \"<nope>\" is not in the vocabulary"));
-  EXPECT_THAT(error_of({{"special_tokens_map.json", {{"bos_token", "<nope>"}}}}),
+  EXPECT_THAT(folder_error({{"special_tokens_map.json", {{"bos_token", "<nope>"}}}}),
               HasSubstr("special_tokens_map.json: bos_token: \"<nope>\" is not"));
-  EXPECT_THAT(error_of(config({{"additional_special_tokens", "</s>"}})),
+  EXPECT_THAT(folder_error(config({{"additional_special_tokens", "</s>"}})),
               HasSubstr("additional_special_tokens: must be an array"));
-  EXPECT_THAT(error_of({{"added_tokens.json", {{"<new>", "x"}}}}), HasSubstr("must be a token id"));
+  EXPECT_THAT(folder_error({{"added_tokens.json", {{"<new>", "x"}}}}),
+              HasSubstr("must be a token id"));
   for (const char* file : {"generation_config.json", "config.json"}) {
     for (const json& ids :
          {json(-1), json("2"), json(true), json{257, nullptr}, json(1.5), json(1LL << 40)}) {
-      const std::string error = error_of({{file, {{"eos_token_id", ids}}}});
+      const std::string error = folder_error({{file, {{"eos_token_id", ids}}}});
       EXPECT_THAT(error, HasSubstr(std::string(file) + ": eos_token_id")) << ids;
     }
   }

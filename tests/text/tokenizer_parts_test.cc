@@ -14,14 +14,14 @@ namespace orrery::text {
 namespace {
 
 using nlohmann::json;
-using Texts = std::vector<std::string>;
+using Pieces = std::vector<std::string>;
 
 JsonNode node_of(const json& value) { return {value, "test.json", "part"}; }
 
 struct SplitCase {
   const char* pre_tokenizer;
   std::string text;
-  Texts pieces;
+  Pieces pieces;
 };
 
 TEST(PreTokenizer, CutsAsHuggingFaceTokenizersDoes) {
@@ -113,9 +113,9 @@ TEST(PreTokenizer, MetaspaceFirstLooksAtThePlace) {
   const json parsed = {
       {"type", "Metaspace"}, {"replacement", "_"}, {"prepend_scheme", "first"}, {"split", true}};
   const PreTokenizer first(node_of(parsed));
-  EXPECT_EQ(first.apply("a b", true), (Texts{"_a", "_b"}));
-  EXPECT_EQ(first.apply("a b", false), (Texts{"a", "_b"}));
-  EXPECT_EQ(first.apply("", true), Texts());
+  EXPECT_EQ(first.apply("a b", true), (Pieces{"_a", "_b"}));
+  EXPECT_EQ(first.apply("a b", false), (Pieces{"a", "_b"}));
+  EXPECT_EQ(first.apply("", true), Pieces());
 }
 
 TEST(Normalizer, FormsOfUnicode) {
@@ -189,7 +189,7 @@ TEST(Utf8, ReplacesMaximalMalformedParts) {
 }
 
 TEST(TokenDecoder, StepsInAnyOrder) {
-  const auto decode = [](const char* decoder, Texts tokens) {
+  const auto decode = [](const char* decoder, Pieces tokens) {
     const json parsed = json::parse(decoder);
     return TokenDecoder(node_of(parsed)).decode(std::move(tokens));
   };

@@ -5,6 +5,10 @@
 
 Needs a configured and built build folder (compile_commands.json, generated protobuf headers). A source is unchanged
 when its own text, the project headers it reaches, its command and .clang-tidy all are. Exits 1 on any finding.
+
+Most of the time goes into the headers of other libraries, so sources of equal flags are checked together, as one text.
+Where that has a finding, or two sources of it cannot stand together, its halves are checked, down to single sources:
+only what is found in a source alone counts.
 """
 import argparse
 import concurrent.futures
@@ -30,6 +34,10 @@ WARNINGS = ["-Wall", "-Wextra", "-Wshadow", "-Wno-missing-field-initializers", "
 
 # C++20 lets a lambda capture a structured binding; gcc 12 knows it, clang 14 calls it an error.
 NOT_YET = "reference to local binding"
+
+GROUP = 10  # sources of one text; from larger ones little is gained, and one finding costs more
+# Highway's sources include themselves, by their names; a program has one main.
+ALONE = re.compile(rb"HWY_TARGET_INCLUDE|^int main\(", re.MULTILINE)
 
 
 def reached_text(file, generated, seen, digest):
@@ -70,16 +78,49 @@ def key_of(file, flags, build):
     return digest.hexdigest()
 
 
-def tidy(file, flags, stamp):
-    done = subprocess.run(
-        [TIDY, "--quiet", CHECKS, str(file), "--", *flags], capture_output=True, text=True,
-        cwd=ROOT)
+def run_tidy(file, flags):
+    """What clang-tidy finds in one text; nothing where it is clean."""
+    done = subprocess.run([TIDY, "--quiet", CHECKS, str(file), "--", *flags], capture_output=True,
+                          text=True, cwd=ROOT)
     errors = [line for line in done.stdout.splitlines() if " error: " in line]
     if done.returncode == 0 or (errors and all(NOT_YET in line for line in errors)):
-        stamp.touch()
         return ""
     return done.stdout + re.sub(
         r"\d+ warnings?.* generated\.\n|Suppressed .*\n|Use -header-filter.*\n", "", done.stderr)
+
+
+def tidy(sources, flags, stamps):
+    """The findings of each source that has some, in pairs with it."""
+    text = sources[0]
+    if len(sources) > 1:
+        # Not a file of #includes: of some checks and warnings, only the main file's findings are said.
+        text = stamps[0].parent / f"{stamps[0].name}_{len(sources)}.cc"
+        text.write_text("".join(f'#line 1 "{file}"\n{file.read_text()}\n' for file in sources))
+    found = run_tidy(text, flags)
+    if len(sources) > 1:
+        text.unlink()
+    if not found:
+        for stamp in stamps:
+            stamp.touch()
+        return []
+    if len(sources) == 1:
+        return [(sources[0], found)]
+    half = len(sources) // 2
+    return tidy(sources[:half], flags, stamps[:half]) + tidy(sources[half:], flags, stamps[half:])
+
+
+def groups_of(due):
+    """Lists of sources to check together, the long ones first."""
+    by_flags = {}
+    for file in sorted(due):
+        flags = due[file][0]
+        alone = file if ALONE.search(file.read_bytes()) else None
+        by_flags.setdefault((alone, *flags), []).append(file)
+    groups = []
+    for files in by_flags.values():
+        count = -(-len(files) // GROUP)
+        groups += [files[len(files) * i // count:len(files) * (i + 1) // count] for i in range(count)]
+    return sorted(groups, key=len, reverse=True)
 
 
 def main():
@@ -116,11 +157,14 @@ def main():
 
     start, failed = time.monotonic(), 0
     with concurrent.futures.ThreadPoolExecutor(max(1, args.jobs)) as pool:
-        jobs = {pool.submit(tidy, file, *job): file for file, job in due.items()}
+        jobs = [
+            pool.submit(tidy, files, due[files[0]][0], [due[file][1] for file in files])
+            for files in groups_of(due)
+        ]
         for job in concurrent.futures.as_completed(jobs):
-            if job.result():
+            for file, found in job.result():
                 failed += 1
-                print(f"{jobs[job].relative_to(ROOT)}:\n{job.result()}", flush=True)
+                print(f"{file.relative_to(ROOT)}:\n{found}", flush=True)
     print(f"clang-tidy: {len(work)} sources, {len(work) - len(due)} unchanged, {failed} with findings, "
           f"{time.monotonic() - start:.0f} s")
     return 1 if failed else 0
