@@ -124,17 +124,40 @@ void read_prompt_template(proto::Config& config, const ConfigReader& reader,
   data.clear_prompt_template_file();
 }
 
-/// A usage Error where GSPO's clip ratios are not given: the defaults are another
-/// loss's, and nothing would ever be clipped.
-void check_clip_ratios(const proto::Config& config, const ConfigReader& reader) {
-  if (config.actor().loss_mode() != proto::ActorSection::GSPO) return;
-  for (const char* key : {"actor.clip_ratio_low", "actor.clip_ratio_high"}) {
-    if (!reader.source(key).empty()) continue;
-    fail_usage(
-        "{}: actor.loss_mode is gspo, whose ratio is a whole response's and so near 1 that {}'s "
-        "default would never clip: set it (the paper has clip_ratio_low 3e-4, "
-        "clip_ratio_high 4e-4)",
-        reader.source("actor.loss_mode"), key);
+/// A key whose default is another loss's.
+struct NeededKey {
+  proto::ActorSection::LossMode mode;
+  const char *key, *why;
+};
+using Actor = proto::ActorSection;
+constexpr NeededKey kNeededKeys[] = {
+    {Actor::GSPO, "actor.clip_ratio_low",
+     "gspo, whose ratio is a whole response's and so near 1 that actor.clip_ratio_low's default "
+     "would never clip: set it (the paper: 3e-4)"},
+    {Actor::GSPO, "actor.clip_ratio_high",
+     "gspo, whose ratio is a whole response's and so near 1 that actor.clip_ratio_high's default "
+     "would never clip: set it (the paper: 4e-4)"},
+    {Actor::DPPO_TV, "actor.clip_ratio_low",
+     "dppo-tv, whose actor.clip_ratio_low is no ratio but how far a probability may fall: set it"},
+    {Actor::DPPO_TV, "actor.clip_ratio_high",
+     "dppo-tv, whose actor.clip_ratio_high is no ratio but how far a probability may rise: set it"},
+    {Actor::DPPO_TV, "actor.clip_ratio_c",
+     "dppo-tv, whose actor.clip_ratio_c is the greatest ratio, not a dual clip: "
+     "set it (the paper: 20; 0: none)"},
+    {Actor::DPPO_KL, "actor.clip_ratio_low",
+     "dppo-kl, whose actor.clip_ratio_low is no ratio but a KL divergence: set it"},
+    {Actor::DPPO_KL, "actor.clip_ratio_high",
+     "dppo-kl, whose actor.clip_ratio_high is no ratio but a KL divergence: set it"},
+    {Actor::DPPO_KL, "actor.clip_ratio_c",
+     "dppo-kl, whose actor.clip_ratio_c is the greatest ratio, not a dual clip: "
+     "set it (the paper: 20; 0: none)"},
+};
+
+/// A usage Error where a loss is not given a key whose default is another loss's.
+void check_needed_keys(const proto::Config& config, const ConfigReader& reader) {
+  for (const NeededKey& needed : kNeededKeys) {
+    if (config.actor().loss_mode() != needed.mode || !reader.source(needed.key).empty()) continue;
+    fail_usage("{}: actor.loss_mode is {}", reader.source("actor.loss_mode"), needed.why);
   }
 }
 
@@ -178,7 +201,7 @@ proto::Config load_config(const std::filesystem::path& path,
     config.mutable_trainer()->set_resume(resolver.resolved(resume, "trainer.resume"));
   }
   check_effect(config, reader);
-  check_clip_ratios(config, reader);
+  check_needed_keys(config, reader);
   return config;
 }
 

@@ -1,5 +1,7 @@
 #include "config/config_effect.h"
 
+#include <algorithm>
+#include <initializer_list>
 #include <string>
 #include <string_view>
 
@@ -40,6 +42,21 @@ bool nothing_to_correct(const Config& config) {
   }
 }
 
+bool is_none_of(const Config& c, std::initializer_list<proto::ActorSection::LossMode> modes) {
+  return std::find(modes.begin(), modes.end(), c.actor().loss_mode()) == modes.end();
+}
+
+bool clips_nothing(const Config& c) {
+  using Actor = proto::ActorSection;
+  return !is_none_of(c, {Actor::SAPO, Actor::TOPR, Actor::REINFORCE, Actor::DRO});
+}
+constexpr std::string_view kClipsNothing =
+    "actor.loss_mode is one of sapo, topr, reinforce and dro, which clip nothing: leave it out";
+
+bool has_no_gate(const Config& c) { return is_none_of(c, {proto::ActorSection::SAPO}); }
+constexpr std::string_view kHasNoGate =
+    "it is of actor.loss_mode sapo and that is another: leave it out";
+
 constexpr EffectRule kRules[] = {
     {"data.arithmetic.", "data.env", Kind::kStrict,
      [](const Config& c) { return c.data().env() != proto::DataSection::ARITHMETIC; },
@@ -78,9 +95,23 @@ constexpr EffectRule kRules[] = {
     {"actor.kl_loss_type", "actor.kl_loss_coef", Kind::kSwitch,
      [](const Config& c) { return c.actor().kl_loss_coef() == 0; },
      "actor.kl_loss_coef is 0, so that there is no KL loss: set that above 0, or leave it out"},
+    {"actor.clip_ratio_low", "actor.loss_mode", Kind::kStrict, clips_nothing, kClipsNothing},
+    {"actor.clip_ratio_high", "actor.loss_mode", Kind::kStrict, clips_nothing, kClipsNothing},
     {"actor.clip_ratio_c", "actor.loss_mode", Kind::kStrict,
-     [](const Config& c) { return c.actor().loss_mode() == proto::ActorSection::GSPO; },
-     "actor.loss_mode is gspo, which has no dual clip: leave it out"},
+     [](const Config& c) {
+       using Actor = proto::ActorSection;
+       return is_none_of(c, {Actor::VANILLA, Actor::DPPO_TV, Actor::DPPO_KL});
+     },
+     "actor.loss_mode is another than vanilla, dppo-tv and dppo-kl, and has no such bound: "
+     "leave it out"},
+    {"actor.tau_pos", "actor.loss_mode", Kind::kStrict, has_no_gate, kHasNoGate},
+    {"actor.tau_neg", "actor.loss_mode", Kind::kStrict, has_no_gate, kHasNoGate},
+    {"actor.dro_beta", "actor.loss_mode", Kind::kStrict,
+     [](const Config& c) { return is_none_of(c, {proto::ActorSection::DRO}); },
+     "it is of actor.loss_mode dro and that is another: leave it out"},
+    {"data.overlong_buffer.penalty_factor", "data.overlong_buffer.len", Kind::kSwitch,
+     [](const Config& c) { return c.data().overlong_buffer().len() == 0; },
+     "data.overlong_buffer.len is 0, so that there is no penalty: set that, or leave it out"},
     {"actor.optim.min_lr_ratio", "actor.optim.lr_scheduler_type", Kind::kSwitch,
      [](const Config& c) { return is_constant(c.actor().optim()); },
      "actor.optim.lr_scheduler_type is constant: set that to cosine or linear, or leave it out"},

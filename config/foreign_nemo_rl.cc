@@ -44,6 +44,8 @@ constexpr ForeignKey kNemoRlKeys[] = {
     {"NeMo-RL", "loss_fn.ratio_clip_min", "actor.clip_ratio_low", ""},
     {"NeMo-RL", "loss_fn.ratio_clip_max", "actor.clip_ratio_high", ""},
     {"NeMo-RL", "loss_fn.ratio_clip_c", "actor.clip_ratio_c", ""},
+    {"NeMo-RL", "loss_fn.disable_ppo_ratio", "actor.loss_mode", "true is reinforce"},
+    {"NeMo-RL", "grpo.overlong_filtering", "actor.mask_truncated_completions", ""},
     {"NeMo-RL", "loss_fn.token_level_loss", "actor.loss_agg_mode", "token-mean"},
     {"NeMo-RL", "loss_fn.use_importance_sampling_correction", "",
      "rollout and training run the same kernels: there is nothing to correct"},

@@ -38,10 +38,14 @@ constexpr ForeignKey kTrlKeys[] = {
     {"TRL", "delta", "actor.clip_ratio_c", "the bound on the loss of negative advantages"},
     {"TRL", "loss_type", "actor.loss_agg_mode",
      "grpo is seq-mean-token-mean, dapo and bnpo are token-mean, "
-     "dr_grpo is seq-mean-token-sum-norm"},
+     "dr_grpo is seq-mean-token-sum-norm; cispo and sapo are actor.loss_mode, "
+     "luspo is its gspo with seq-mean-token-sum"},
+    {"TRL", "sapo_temperature_pos", "actor.tau_pos", ""},
+    {"TRL", "sapo_temperature_neg", "actor.tau_neg", ""},
+    {"TRL", "off_policy_mask_threshold", "actor.off_policy_mask_threshold", ""},
     {"TRL", "scale_rewards", "algorithm.norm_adv_by_std_in_grpo", "false is Dr. GRPO's choice"},
     {"TRL", "importance_sampling_level", "actor.loss_mode", "token is vanilla, sequence is gspo"},
-    {"TRL", "mask_truncated_completions", "", "responses that are cut off count as they are"},
+    {"TRL", "mask_truncated_completions", "actor.mask_truncated_completions", ""},
     {"TRL", "reward_funcs", "data.external.command",
      "with data.env external: any program that reads and writes JSON lines (examples/)"},
     {"TRL", "reward_weights", "data.external.command", "a program of yours adds what it likes"},

@@ -6,6 +6,7 @@
 #include "comm/topology.h"
 #include "config/config.h"
 #include "config/config_external.h"
+#include "config/config_keys.h"
 #include "core/error.h"
 #include "experiments/job.h"
 #include "kernels/numerics.h"
@@ -88,6 +89,35 @@ void check_temperature(const char* key, double value) {
       key, value, kernels::kMinTemperature);
 }
 
+/// Checks that the policy loss is aggregated as it is meant to be, and has its own
+/// keys.
+void check_loss(const proto::ActorSection& actor) {
+  using Actor = proto::ActorSection;
+  const Actor::LossMode mode = actor.loss_mode();
+  const bool is_luspo = mode == Actor::GSPO && actor.loss_agg_mode() == Actor::SEQ_MEAN_TOKEN_SUM;
+  const bool is_mean_of_means =
+      mode == Actor::GSPO || mode == Actor::GEO_MEAN || mode == Actor::SAPO;
+  if (is_mean_of_means && actor.loss_agg_mode() != Actor::SEQ_MEAN_TOKEN_MEAN && !is_luspo) {
+    fail_usage(
+        "actor.loss_mode is {}, which is a loss of whole responses: "
+        "set actor.loss_agg_mode to seq-mean-token-mean{}",
+        config::enum_word(*Actor::LossMode_descriptor()->FindValueByNumber(mode)),
+        mode == Actor::GSPO ? " (or to seq-mean-token-sum, which is LUSPO)" : "");
+  }
+  if (mode == Actor::DRO && actor.dro_beta() == 0) {
+    fail_usage(
+        "actor.loss_mode is dro but actor.dro_beta is 0, so that nothing would hold the policy: "
+        "set it above 0, or loss_mode to reinforce");
+  }
+  const double c = actor.clip_ratio_c();
+  if (c > 0 && c <= 1) {
+    fail_usage(
+        "actor.clip_ratio_c is {}: the dual clip's bound must be above 1 (3 is usual), "
+        "or 0 to turn it off",
+        c);
+  }
+}
+
 void check_rl(const proto::Config& config, const comm::Topology& topology) {
   const proto::RolloutSection& rollout = config.rollout();
   if (config::rollout_device(config) != config::device(config) &&
@@ -119,18 +149,13 @@ void check_rl(const proto::Config& config, const comm::Topology& topology) {
         "and with one of them every advantage is 0; "
         "set rollout.n to 2 or more (8 or 16 are usual)");
   }
-  if (config.actor().loss_mode() == proto::ActorSection::GSPO &&
-      config.actor().loss_agg_mode() != proto::ActorSection::SEQ_MEAN_TOKEN_MEAN) {
+  check_loss(config.actor());
+  const int64_t buffer = config.data().overlong_buffer().len();
+  if (buffer > config.data().max_response_length()) {
     fail_usage(
-        "actor.loss_mode is gspo, which is a loss of whole responses: "
-        "set actor.loss_agg_mode to seq-mean-token-mean");
-  }
-  const double dual_clip = config.actor().clip_ratio_c();
-  if (dual_clip > 0 && dual_clip <= 1) {
-    fail_usage(
-        "actor.clip_ratio_c is {}: the dual clip's bound must be above 1 (3 is usual), "
-        "or 0 to turn it off",
-        dual_clip);
+        "data.overlong_buffer.len is {} but data.max_response_length is {}: the buffer is the end "
+        "of the longest response, so lower it (DAPO has a fifth of that length)",
+        buffer, config.data().max_response_length());
   }
 }
 

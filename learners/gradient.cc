@@ -55,11 +55,10 @@ Mat<float> dhidden_of(const models::Transformer& model, const MicroBatch& batch,
   return arena.mat<float>(std::ssize(batch.output_rows), model.config().hidden_size);
 }
 
-LossToken loss_token(const MicroBatch::LossRow& row, float logp, float entropy) {
+/// But for what the head computes.
+LossToken loss_token(const MicroBatch::LossRow& row) {
   const Leaf& leaf = *row.leaf;
   LossToken token;
-  token.logp = logp;
-  token.entropy = entropy;
   if (!leaf.old_logprobs.empty()) token.old_logp = leaf.old_logprobs[row.token];
   if (!leaf.ref_logprobs.empty()) token.ref_logp = leaf.ref_logprobs[row.token];
   if (!leaf.advantages.empty()) token.advantage = leaf.advantages[row.token];
@@ -104,34 +103,30 @@ void add_token(LossSums& sums, const MicroBatch::LossRow& row, const TokenEvalua
   if (!is_finite(token, leaf.weight, loss, std::ssize(sums.terms))) sums.not_finite.add(place);
 }
 
-/// The coefficients of a batch's loss rows. The rows of a response stand together, in
-/// order.
-std::vector<float> coefficients_of(const Loss& loss, const MicroBatch& batch,
-                                   std::span<const float> logprobs,
-                                   std::span<const float> entropies) {
-  const int64_t rows = std::ssize(batch.loss_rows);
-  std::vector<LossToken> tokens;
-  for (int64_t i = 0; i < rows; ++i)
-    tokens.push_back(loss_token(batch.loss_rows[i], logprobs[i], entropies[i]));
-  std::vector<float> coefficients(rows);
-  for (int64_t begin = 0, end = 0; begin < rows; begin = end) {
-    while (end < rows && batch.loss_rows[end].leaf == batch.loss_rows[begin].leaf) ++end;
-    loss.couple({tokens.data() + begin, end - begin}, {coefficients.data() + begin, end - begin});
+/// Has the loss couple the tokens of a batch's responses, of which the head has
+/// computed these values. The rows of a response stand together, in order.
+void couple_tokens(const Loss& loss, const MicroBatch& batch, Span<const float> logprobs,
+                   Span<const float> entropies, Span<LossToken> tokens) {
+  for (int64_t i = 0; i < tokens.size(); ++i) {
+    tokens[i].logp = logprobs[i];
+    tokens[i].entropy = entropies[i];
   }
-  return coefficients;
+  for (int64_t begin = 0, end = 0; begin < tokens.size(); begin = end) {
+    while (end < tokens.size() && batch.loss_rows[end].leaf == batch.loss_rows[begin].leaf) ++end;
+    loss.couple(tokens.subspan(begin, end - begin));
+  }
 }
 
-/// A batch's loss rows as the loss is to find them, but for what the head computes.
-/// coefficients: of all rows, or empty.
+/// A batch's loss rows as the loss is to find them. What the head computes is set where
+/// they are evaluated.
 Vec<TokenEvaluation> upload_tokens(const Context& ctx, const MicroBatch& batch,
-                                   std::span<const float> coefficients, Arena& arena) {
-  Array<TokenEvaluation> tokens(std::ssize(batch.loss_rows));
-  for (int64_t i = 0; i < tokens.size(); ++i) {
-    tokens[i].token = loss_token(batch.loss_rows[i], 0, 0);
-    if (!coefficients.empty()) tokens[i].token.coefficient = coefficients[i];
-    tokens[i].weight = batch.loss_rows[i].leaf->weight;
+                                   Span<const LossToken> tokens, Arena& arena) {
+  Array<TokenEvaluation> rows(tokens.size());
+  for (int64_t i = 0; i < rows.size(); ++i) {
+    rows[i].token = tokens[i];
+    rows[i].weight = batch.loss_rows[i].leaf->weight;
   }
-  return upload_into(ctx, arena, Span<const TokenEvaluation>(tokens));
+  return upload_into(ctx, arena, Span<const TokenEvaluation>(rows));
 }
 
 /// Adds a batch's rows, which have been evaluated, to the sums.
@@ -196,15 +191,16 @@ void ShardPass::head_backward(const Objective& objective, LossSums& sums) {
   const Loss& loss = *objective.loss;
   const kernels::LmHeadForward head =
       head_of(ctx_, model_, *batch_, objective.temperature, hidden_, /*entropies=*/true, arena_);
-  std::vector<float> coefficients;
+  Array<LossToken> loss_tokens;
+  for (const MicroBatch::LossRow& row : batch_->loss_rows) loss_tokens.push_back(loss_token(row));
   if (loss.is_coupled()) {
     kernels::lm_head_logprob(ctx_, head, arena_);
     Array<float> logprobs(head.logprobs.size), entropies(head.entropies.size);
     download(ctx_, Span<float>(logprobs), head.logprobs);
     download(ctx_, Span<float>(entropies), head.entropies);
-    coefficients = coefficients_of(loss, *batch_, logprobs, entropies);
+    couple_tokens(loss, *batch_, logprobs, entropies, Span<LossToken>(loss_tokens));
   }
-  const Vec<TokenEvaluation> tokens = upload_tokens(ctx_, *batch_, coefficients, arena_);
+  const Vec<TokenEvaluation> tokens = upload_tokens(ctx_, *batch_, loss_tokens, arena_);
   const Mat<float> dhead = model_.lm_head().weight().mat(gradients_);
   kernels::LmHeadWalk walk(ctx_, head, arena_);
   while (const auto chunk = walk.next()) {

@@ -5,11 +5,19 @@
 #include "core/context.h"
 #include "core/device_fn.h"
 #include "core/tensor.h"
+#include "learners/losses/cispo.h"
+#include "learners/losses/dppo_kl.h"
+#include "learners/losses/dppo_tv.h"
+#include "learners/losses/dro.h"
+#include "learners/losses/geo_mean.h"
 #include "learners/losses/gspo.h"
 #include "learners/losses/policy.h"
 #include "learners/losses/ppo.h"
+#include "learners/losses/reinforce.h"
+#include "learners/losses/sapo.h"
 #include "learners/losses/sft.h"
 #include "learners/losses/token.h"
+#include "learners/losses/topr.h"
 
 namespace orrery::learners {
 
@@ -17,7 +25,15 @@ namespace orrery::learners {
 #define ORRERY_TOKEN_LOSSES(LOSS) \
   LOSS(Sft)                       \
   LOSS(Policy<Ppo>)               \
-  LOSS(Policy<Gspo>)
+  LOSS(Policy<Gspo>)              \
+  LOSS(Policy<GeoMean>)           \
+  LOSS(Policy<Cispo>)             \
+  LOSS(Policy<Sapo>)              \
+  LOSS(Policy<DppoTv>)            \
+  LOSS(Policy<DppoKl>)            \
+  LOSS(Policy<Topr>)              \
+  LOSS(Policy<Reinforce>)         \
+  LOSS(Policy<Dro>)
 
 /// Rows, in memory of the device, whose log-probs and entropies are there. All arrays
 /// are of one length.

@@ -7,12 +7,14 @@
 // The ratio s is the sequence's, so that all its tokens are clipped or none is where A
 // has one sign. Of a token's L, s is differentiated by that token's log-prob as if s
 // were its own ratio: dL/dlogp = -A s where L1 is taken. Aggregated by
-// seq-mean-token-mean that is the gradient of the sequence's own loss.
+// seq-mean-token-mean that is the gradient of the sequence's own loss; by
+// seq-mean-token-sum each sequence counts by its length, which is LUSPO
+// ("Length-Unbiased Sequence Policy Optimization", arXiv 2602.05261, 2026; TRL's
+// luspo).
 #pragma once
 
-#include "core/span.h"
-#include "kernels/scalar_math.h"
 #include "learners/losses/policy.h"
+#include "learners/losses/ratio.h"
 
 namespace orrery::learners {
 
@@ -20,17 +22,12 @@ struct Gspo {
   float clip_ratio_low, clip_ratio_high;  ///< the paper takes 3e-4 and 4e-4
 
   /// As in verl: ppo_kl is not clamped, and there is no dual clip.
-  static constexpr Term kTerms[] = {{"ppo_kl", Mean::kOverTokens},
-                                    {"pg_clipfrac", Mean::kOverTokens},
-                                    {"pg_clipfrac_lower", Mean::kOverTokens}};
+  static constexpr auto& kTerms = kUsualTerms;
 
-  /// Each token's coefficient is log s of its sequence: a mean in token order and
-  /// double precision.
-  static void couple(Span<const LossToken> tokens, Span<float> coefficients) {
-    double sum = 0;
-    for (const LossToken& token : tokens) sum += double{token.logp - token.old_logp};
-    const auto log_ratio = static_cast<float>(sum / static_cast<double>(tokens.size()));
-    for (float& coefficient : coefficients) coefficient = log_ratio;
+  /// Each token's coefficient is log s of its sequence.
+  static void couple(Span<LossToken> tokens) {
+    const float log_ratio = mean_log_ratio(Span<const LossToken>(tokens));
+    for (LossToken& token : tokens) token.coefficient = log_ratio;
   }
 
   ORRERY_DEVICE_FN PolicyTerm operator()(const LossToken& token) const {

@@ -6,8 +6,8 @@
 //   A < 0 and clip_ratio_c > 0:  L = min(L, -A clip_ratio_c)
 #pragma once
 
-#include "kernels/scalar_math.h"
 #include "learners/losses/policy.h"
+#include "learners/losses/ratio.h"
 
 namespace orrery::learners {
 
@@ -16,19 +16,14 @@ struct Ppo {
   float clip_ratio_high = 0.28f;
   float clip_ratio_c = 3.0f;  ///< 0: no dual clip
 
-  static constexpr Term kTerms[] = {{"ppo_kl", Mean::kOverTokens},
-                                    {"pg_clipfrac", Mean::kOverTokens},
-                                    {"pg_clipfrac_lower", Mean::kOverTokens}};
+  static constexpr auto& kTerms = kUsualTerms;
 
   ORRERY_DEVICE_FN PolicyTerm operator()(const LossToken& token) const {
-    constexpr float kMaxLogRatio = 20.0f;
     const float advantage = token.advantage;
-    const float log_ratio = token.logp - token.old_logp;
-    const float bounded = clamp_f32(log_ratio, -kMaxLogRatio, kMaxLogRatio);
-    const float ratio = kernels::exp_f32(bounded);
-    const float unclipped = -advantage * ratio;
+    const Ratio ratio = ratio_of(token);
+    const float unclipped = -advantage * ratio.value;
     const float clipped =
-        -advantage * clamp_f32(ratio, 1.0f - clip_ratio_low, 1.0f + clip_ratio_high);
+        -advantage * clamp_f32(ratio.value, 1.0f - clip_ratio_low, 1.0f + clip_ratio_high);
     const bool is_clipped = clipped > unclipped;
     bool is_clipped_lower = false;
     PolicyTerm term;
@@ -38,9 +33,9 @@ struct Ppo {
       is_clipped_lower = term.loss > bound;
       term.loss = min_f32(term.loss, bound);
     }
-    const bool differentiable = !is_clipped && !is_clipped_lower && bounded == log_ratio;
+    const bool differentiable = !is_clipped && !is_clipped_lower && !ratio.is_bounded;
     term.dlogp = differentiable ? unclipped : 0.0f;
-    term.terms[0] = -bounded;
+    term.terms[0] = -ratio.log;
     term.terms[1] = is_clipped ? 1.0f : 0.0f;
     term.terms[2] = is_clipped_lower ? 1.0f : 0.0f;
     return term;

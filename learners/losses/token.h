@@ -15,8 +15,10 @@ struct LossToken {
   float old_logp = 0;
   float ref_logp = 0;   ///< under the reference model; 0 where there is none
   float advantage = 0;  ///< 0 in SFT
-  float is_weight = 1;  ///< truncated importance weight
-  /// What the loss's couple() made of the token's sequence (learners/loss.h).
+  /// Factor of the policy term and a constant for the gradient: the truncated
+  /// importance weight, which couple() may replace.
+  float is_weight = 1;
+  /// What couple() made of the token's sequence (learners/loss.h).
   float coefficient = 0;
 };
 
@@ -49,11 +51,10 @@ struct Term {
   Mean mean;
 };
 
-/// Whether a loss needs whole sequences (learners/loss.h). couple() is static: it sees
-/// the tokens and no settings, which are operator()'s.
+/// Whether a loss has a couple(), for whole sequences (learners/loss.h).
 template <class T>
-concept CouplesTokens = requires(Span<const LossToken> tokens, Span<float> out) {
-  T::couple(tokens, out);
+concept CouplesTokens = requires(const T& loss, Span<LossToken> tokens) {
+  loss.couple(tokens);
 };
 
 // std::clamp, std::max and std::min for both kinds of compiler, NaNs included.

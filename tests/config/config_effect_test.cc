@@ -50,7 +50,17 @@ TEST_F(ConfigEffect, KeysThatChangeNothingAreErrors) {
        "is constant"},
       {"actor: {optim: {min_lr_ratio: 0.1}}", "actor.optim.min_lr_ratio", "is constant"},
       {"actor: {loss_mode: gspo, clip_ratio_low: 3e-4, clip_ratio_high: 4e-4, clip_ratio_c: 4}",
-       "actor.clip_ratio_c", "gspo, which has no dual clip"},
+       "actor.clip_ratio_c", "another than vanilla, dppo-tv and dppo-kl"},
+      {"actor: {loss_mode: cispo, clip_ratio_c: 4}", "actor.clip_ratio_c", "has no such bound"},
+      {"actor: {loss_mode: sapo, clip_ratio_low: 0.1}", "actor.clip_ratio_low", "clip nothing"},
+      {"actor: {loss_mode: topr, clip_ratio_high: 0.1}", "actor.clip_ratio_high", "clip nothing"},
+      {"actor: {loss_mode: dro, dro_beta: 1, clip_ratio_c: 0}", "actor.clip_ratio_c",
+       "leave it out"},
+      {"actor: {tau_pos: 2}", "actor.tau_pos", "it is of actor.loss_mode sapo"},
+      {"actor: {loss_mode: cispo, tau_neg: 2}", "actor.tau_neg", "it is of actor.loss_mode sapo"},
+      {"actor: {dro_beta: 2}", "actor.dro_beta", "it is of actor.loss_mode dro"},
+      {"data: {overlong_buffer: {penalty_factor: 2}}", "data.overlong_buffer.penalty_factor",
+       "data.overlong_buffer.len is 0"},
       {"actor: {kl_loss_type: k1}", "actor.kl_loss_type", "actor.kl_loss_coef is 0"},
       {"data: {arithmetic: {flawed_fraction: 0.5}}", "data.arithmetic.flawed_fraction",
        "SFT's demonstrations"},
@@ -84,6 +94,11 @@ TEST_F(ConfigEffect, WhatIsOffOnPurposeOrHasItsDefaultIsNot) {
        {"sft.total_training_steps=0"}},
       {"actor: {kl_loss_coef: 0, kl_loss_type: k1}", {}},
       {"actor: {kl_loss_coef: 0.1, kl_loss_type: k1}", {"actor.kl_loss_coef=0"}},
+      {"actor: {loss_mode: sapo, tau_pos: 2, tau_neg: 3}", {}},
+      {"actor: {loss_mode: geo_mean, clip_ratio_low: 0.4, clip_ratio_high: 0.4}", {}},
+      {"actor: {loss_mode: dppo_tv, clip_ratio_low: 0.1, clip_ratio_high: 0.1, clip_ratio_c: 20}",
+       {}},
+      {"data: {overlong_buffer: {len: 2, penalty_factor: 2}}", {}},
       {"actor: {optim: {lr_scheduler_type: constant, min_lr_ratio: 0.1}}", {}},
       {"trainer: {test_freq: 5}", {"trainer.total_training_steps=0"}},
       {"trainer: {save_freq: -1, max_ckpt_to_keep: 9}", {}},
@@ -103,7 +118,7 @@ TEST_F(ConfigEffect, WhatIsOffOnPurposeOrHasItsDefaultIsNot) {
   EXPECT_EQ(other.data().train_batch_size(), 5);
 }
 
-TEST_F(ConfigEffect, GspoIsToldItsClipRatios) {
+TEST_F(ConfigEffect, LossesAreToldWhatHasAnotherLosssDefault) {
   EXPECT_THAT(
       refused("actor: {loss_mode: gspo, clip_ratio_high: 4e-4}"),
       AllOf(StartsWith((folder_ / "sub" / "c.yaml").string() + ":1: actor.loss_mode is gspo"),
@@ -111,6 +126,10 @@ TEST_F(ConfigEffect, GspoIsToldItsClipRatios) {
   EXPECT_THAT(refused("actor: {clip_ratio_low: 3e-4}", {"actor.loss_mode=gspo"}),
               AllOf(StartsWith("command line: actor.loss_mode is gspo"),
                     HasSubstr("actor.clip_ratio_high's default")));
+  EXPECT_THAT(refused("actor: {loss_mode: dppo_kl, clip_ratio_low: 1, clip_ratio_high: 1}"),
+              HasSubstr("actor.clip_ratio_c is the greatest ratio, not a dual clip: set it"));
+  EXPECT_THAT(refused("actor: {loss_mode: dppo_tv, clip_ratio_low: 1, clip_ratio_c: 0}"),
+              HasSubstr("how far a probability may rise: set it"));
   EXPECT_EQ(
       refused("actor: {clip_ratio_low: 0.2, clip_ratio_high: 0.28}", {"actor.loss_mode=gspo"}),
       "no error")

@@ -150,7 +150,12 @@ TEST_F(ConfigFile, ResolvedYamlReadsBackEqual) {
   // Of the environments the chosen one's section counts.
   odd.mutable_data()->clear_arithmetic();
   odd.mutable_data()->clear_constraint();
-  odd.mutable_actor()->clear_clip_ratio_c();  // of the other loss
+  // Of other losses than the last one, dro.
+  odd.mutable_actor()->clear_clip_ratio_low();
+  odd.mutable_actor()->clear_clip_ratio_high();
+  odd.mutable_actor()->clear_clip_ratio_c();
+  odd.mutable_actor()->clear_tau_pos();
+  odd.mutable_actor()->clear_tau_neg();
   fill_defaults(odd);
   const std::string yaml = config_to_yaml(odd);
   proto::Config back = load(yaml);

@@ -178,9 +178,12 @@ TEST(ForeignKeys, ValuesAreExplained) {
        "command line: algorithm.adv_estimator is 'gae': "
        "expected grpo, rloo or reinforce-plus-plus-baseline; "
        "gae needs a critic, and there is none yet: grpo and rloo need none"},
-      {"actor.kl_loss_type=low_var_kl", "expected k1, k2 or k3; verl's low_var_kl is k3"},
+      {"actor.kl_loss_type=low_var_kl",
+       "expected k1, k2, k3, abs, k1-plus or k3-plus; verl's low_var_kl is k3"},
       {"actor.kl_loss_type=kl", "verl's kl is k1"},
       {"actor.kl_loss_type=mse", "verl's mse is k2"},
+      {"actor.kl_loss_type=low_var_kl+", "verl's low_var_kl+ is k3-plus"},
+      {"actor.loss_mode=clip_cov", "there is none yet: it chooses tokens by covariances"},
       {"rollout.top_k=-1", "it must be in [0, 1000000000]; 0 turns it off"},
       {"model.compute_dtype=BFloat16", "it is bf16"},
       {"rollout.compute_dtype=fp16", "there is no fp16 yet"},
@@ -190,7 +193,8 @@ TEST(ForeignKeys, ValuesAreExplained) {
   // As verl spells them.
   for (const char* same :
        {"algorithm.adv_estimator=reinforce_plus_plus_baseline",
-        "actor.loss_agg_mode=seq-mean-token-sum-norm", "actor.loss_agg_mode=token-mean"}) {
+        "actor.loss_agg_mode=seq-mean-token-sum-norm", "actor.loss_agg_mode=token-mean",
+        "actor.loss_mode=geo_mean", "actor.loss_mode=dppo_tv", "actor.kl_loss_type=abs"}) {
     EXPECT_EQ(error_of("", same), "no error") << same;
   }
 }

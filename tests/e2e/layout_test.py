@@ -90,6 +90,38 @@ class Layouts(Case):
         vanilla = [option for option in options if "loss_mode" not in option]
         self.assertNotEqual(self.train("vanilla", *vanilla), one, "the loss must matter")
 
+    def test_other_losses(self):
+        # Each where it must have its own keys or aggregation, of two updates, so that ratios are not 1.
+        sequence = "actor.loss_agg_mode=seq-mean-token-mean"
+        clip = ["actor.clip_ratio_low=0.02", "actor.clip_ratio_high=0.03"]
+        losses = {
+            "geo-mean": [sequence, *clip], "cispo": clip, "sapo": [sequence, "actor.tau_neg=2"], "dppo-tv": [*clip, "actor.clip_ratio_c=20"],
+            "dppo-kl": ["actor.clip_ratio_low=1e-3", "actor.clip_ratio_high=1e-3", "actor.clip_ratio_c=20"],
+            "topr": ["actor.loss_agg_mode=seq-mean-token-sum"], "reinforce": ["actor.kl_loss_coef=0.01", "actor.kl_loss_type=k3-plus"],
+            "dro": ["actor.dro_beta=0.1", "actor.off_policy_mask_threshold=0.001"]}
+        hashes = set()
+        for mode, its in losses.items():
+            options = [f"actor.loss_mode={mode}", *its, "actor.ppo_epochs=2"]
+            one = self.train(f"{mode}1", *options)
+            clipped = max(row["actor/pg_clipfrac"] for row in self.metrics)
+            self.assertEqual(clipped > 0, mode not in ("sapo", "reinforce", "dro"), mode)
+            if mode == "dro":
+                self.assertGreater(max(row["actor/off_policy_masked"] for row in self.metrics), 0)
+            self.assertEqual(self.train(f"{mode}2", *options, "actor.ppo_max_token_len_per_gpu=50", "cluster.placement=split", ranks=2), one, mode)
+            hashes.add(one)
+        self.assertEqual(len(hashes), len(losses), "the losses must matter")
+
+    def test_long_responses(self):
+        # Sums of two digits leave no room for the end, so that they are cut off; both tokens cost a quarter.
+        options = ["data.max_response_length=2", "data.overlong_buffer.len=2", "data.overlong_buffer.penalty_factor=0.5"]
+        one = self.train("long1", *options, "actor.mask_truncated_completions=true")
+        for row in self.metrics:
+            self.assertLess(row["critic/rewards/mean"], row["critic/score/mean"])
+            self.assertGreaterEqual(row["critic/rewards/min"], -0.5)
+        self.assertEqual(self.train("long2", *options, "actor.mask_truncated_completions=true", ranks=2), one)
+        self.assertNotEqual(self.train("all", *options), one, "what was cut off is learned from")
+        self.assertNotEqual(self.train("free", "data.max_response_length=2", "actor.mask_truncated_completions=true"), one, "penalties matter")
+
     def test_fast_reduction_says_what_it_gives_up(self):
         self.train("fast", "cluster.reduce=fast", ranks=4)
         self.assertIn("cluster.reduce is fast", self.log)

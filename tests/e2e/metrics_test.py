@@ -23,7 +23,8 @@ RUNS = {
     # `twice`.
     "once": (0, [*SMALL, "trainer.total_training_steps=1"]),
     "twice": (0, [*SMALL, "trainer.total_training_steps=1", "actor.ppo_epochs=2"]),
-    "ranks": (2, [*SMALL, "actor.ppo_mini_batch_size=3", "actor.ppo_epochs=2", "algorithm.adv_estimator=rloo"]),
+    "ranks": (2, [*SMALL, "actor.ppo_mini_batch_size=3", "actor.ppo_epochs=2", "algorithm.adv_estimator=rloo",
+                  "actor.off_policy_mask_threshold=0.01"]),
     "other": (2, [*LEARNS, "cluster.placement=split", "rollout.compute_dtype=bf16", "trainer.save_freq=1"]),
     # SFT on rows of one's own (ROWS), all of them in each batch, and their loss measured.
     "rows": (2, ["sft.train_files=[ROWS]", "sft.val_files=[ROWS]", "sft.total_training_steps=3", "sft.train_batch_size=4",

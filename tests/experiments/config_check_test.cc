@@ -95,10 +95,24 @@ TEST(CheckConfig, ExplainsWhatDoesNotFitTogether) {
                                          "actor.clip_ratio_high=4e-4"};
   EXPECT_EQ(refused(gspo),
             "actor.loss_mode is gspo, which is a loss of whole responses: "
-            "set actor.loss_agg_mode to seq-mean-token-mean");
+            "set actor.loss_agg_mode to seq-mean-token-mean "
+            "(or to seq-mean-token-sum, which is LUSPO)");
   std::vector<std::string> whole = gspo;
   whole.push_back("actor.loss_agg_mode=seq-mean-token-mean");
   check_config(usable(whole), 1);
+  std::vector<std::string> luspo = gspo;
+  luspo.emplace_back("actor.loss_agg_mode=seq-mean-token-sum");
+  check_config(usable(luspo), 1);
+  EXPECT_EQ(refused({"actor.loss_mode=sapo"}),
+            "actor.loss_mode is sapo, which is a loss of whole responses: "
+            "set actor.loss_agg_mode to seq-mean-token-mean");
+  EXPECT_THAT(refused({"actor.loss_mode=geo_mean", "actor.loss_agg_mode=seq-mean-token-sum"}),
+              HasSubstr("actor.loss_mode is geo-mean, which is a loss of whole responses"));
+  EXPECT_THAT(refused({"actor.loss_mode=dro"}), HasSubstr("actor.dro_beta is 0"));
+  check_config(usable({"actor.loss_mode=dro", "actor.dro_beta=0.1"}), 1);
+  EXPECT_THAT(refused({"data.max_response_length=8", "data.overlong_buffer.len=9"}),
+              HasSubstr("data.overlong_buffer.len is 9 but data.max_response_length is 8"));
+  check_config(usable({"data.max_response_length=8", "data.overlong_buffer.len=8"}), 1);
   EXPECT_THAT(refused({"rollout.n=1"}),
               HasSubstr("rollout.n is 1: algorithm.adv_estimator compares"));
   EXPECT_THAT(refused({"actor.clip_ratio_c=0.5"}), HasSubstr("must be above 1 (3 is usual), or 0"));

@@ -301,9 +301,9 @@ class CountingPpo final : public Loss {
   Span<const Term> terms() const override { return loss_->terms(); }
   bool uses_reference() const override { return loss_->uses_reference(); }
   bool is_coupled() const override { return true; }
-  void couple(Span<const LossToken> tokens, Span<float> coefficients) const override {
+  void couple(Span<LossToken> tokens) const override {
     lengths_.push_back(tokens.size());
-    for (float& coefficient : coefficients) coefficient = 1;
+    for (LossToken& token : tokens) token.coefficient = 1;
   }
   void evaluate(const Context& ctx, const LossRows& rows) const override {
     Array<TokenEvaluation> tokens(rows.tokens.size);
@@ -331,6 +331,7 @@ TEST(CoupledLoss, SeesWholeSequencesAndTakesASecondWalkWithTheSameBits) {
   const Objective plain{.loss = make_loss(Policy<Ppo>{})}, coupled{.loss = counting};
   EXPECT_FALSE(plain.loss->is_coupled());
   EXPECT_TRUE(make_loss(Policy<Gspo>{})->is_coupled());
+  EXPECT_TRUE(make_loss(Policy<Ppo>{{}, {}, 0, /*off_policy_mask_threshold=*/1})->is_coupled());
   std::vector<int64_t> lengths;
   for (const Tree* tree : pointers(trees)) {
     for (const Leaf& leaf : tree->leaves) lengths.push_back(leaf.loss_tokens());

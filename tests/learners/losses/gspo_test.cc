@@ -45,9 +45,7 @@ Outcome evaluate(const nlohmann::json& golden) {
       if (!golden["is_weights"].is_null()) token.is_weight = golden["is_weights"][i][t];
       tokens.push_back(token);
     }
-    std::vector<float> coefficients(tokens.size());
-    loss->couple(tokens, coefficients);
-    for (size_t t = 0; t < tokens.size(); ++t) tokens[t].coefficient = coefficients[t];
+    loss->couple(tokens);
     const std::vector<TokenLoss> losses = testing_support::losses_of(*loss, tokens);
     const float weight = aggregation_weight(proto::ActorSection::SEQ_MEAN_TOKEN_MEAN,
                                             static_cast<int64_t>(tokens.size()), 0, sequences, 0);
