@@ -4,6 +4,7 @@
 
 #include "core/error.h"
 #include "core/timer.h"
+#include "experiments/overlong.h"
 #include "experiments/rl_metrics.h"
 #include "experiments/rollout_correction.h"
 #include "learners/advantage.h"
@@ -52,6 +53,7 @@ std::vector<learners::Tree> mini_batch_trees(const Batch& batch, int64_t first, 
   for (size_t g = 0; g < groups.size(); ++g) {
     for (size_t i = 0; i < groups[g].samples.size(); ++i) {
       const rollout::Trajectory& t = groups[g].samples[i];
+      if (leaves_loss(t, config.actor())) continue;
       learners::Leaf leaf;
       leaf.tokens = t.tokens;
       leaf.loss_mask = t.loss_mask;
@@ -107,7 +109,8 @@ std::string PolicyUpdate::run(int64_t step, std::span<const rollout::Group> grou
                               uint64_t version, StepReport& report, Timings& timings) {
   const proto::Config& config = job_.config;
   job_.begin_phase(fmt::format("update step {}", steps_before_ + step + 1));
-  const std::vector<learners::GroupRewards> rewards = group_rewards(groups);
+  std::vector<learners::GroupRewards> rewards = group_rewards(groups);
+  shape_rewards(rewards, groups, config);
   std::vector<std::vector<float>> advantages;
   {
     const ScopedTimer timer(timings["adv"]);

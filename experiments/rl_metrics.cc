@@ -5,6 +5,7 @@
 
 #include "core/log.h"
 #include "core/span.h"
+#include "experiments/overlong.h"
 
 namespace orrery::experiments {
 namespace {
@@ -47,7 +48,7 @@ void add_timings(Metrics& metrics, const std::map<std::string, double>& timings,
 
 /// What a step's samples add up to, in prompt and sample order.
 struct SampleSums {
-  Summary rewards, responses, prompts, entropy, turns;
+  Summary scores, rewards, responses, prompts, entropy, turns;
   std::map<std::string, Summary> extras;
   Array<double> sequences;  // tokens of each
   double full_responses = 0, full_prompts = 0, empty = 0, uniform_groups = 0;
@@ -64,7 +65,10 @@ struct SampleSums {
 
   void add(const rollout::Trajectory& t, const proto::DataSection& data) {
     const int64_t response = std::ssize(t.tokens), prompt = std::ssize(t.prompt_tokens);
-    if (response > 0) rewards.add(t.reward);  // an empty response is an aborted one to verl
+    if (response > 0) {  // an empty response is an aborted one to verl
+      scores.add(t.reward);
+      rewards.add(t.reward + overlong_penalty(response, data));
+    }
     responses.add(response);
     prompts.add(prompt);
     sequences.push_back(sequence_tokens(t));
@@ -108,7 +112,7 @@ SampleMeans add_step_metrics(Metrics& metrics, std::span<const rollout::Group> g
                              const proto::Config& config, const comm::Topology& topology) {
   SampleSums sums;
   for (const rollout::Group& group : groups) sums.add(group, config.data());
-  sums.rewards.write(metrics, "critic/score");
+  sums.scores.write(metrics, "critic/score");
   sums.rewards.write(metrics, "critic/rewards");
   sums.responses.write(metrics, "response_length");
   sums.prompts.write(metrics, "prompt_length");
