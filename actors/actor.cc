@@ -39,6 +39,13 @@ int64_t Actor::most_groups() const {
   return std::max<int64_t>(1, engine_.max_num_seqs() / config_.n);
 }
 
+Actor::OpenSample& Actor::sample_of(OpenGroup& group, uint32_t sample_index) const {
+  const uint32_t at = sample_index - config_.first_sample;
+  ORRERY_CHECK(at < group.samples.size(), "sample {} is none of {} from {} on", sample_index,
+               group.samples.size(), config_.first_sample);
+  return group.samples[at];
+}
+
 void Actor::run(uint64_t step, const ActorConfig& config, LeaseClient& leases) {
   if (!open_groups_.empty()) drop_all();  // of a run that an error ended
   config_ = config;
@@ -69,10 +76,9 @@ void Actor::run(uint64_t step, const ActorConfig& config, LeaseClient& leases) {
     }
     for (rollout::GenerateResult& turn : engine_.step()) {
       const auto it = open_groups_.find(turn.prompt_index);
-      ORRERY_CHECK(it != open_groups_.end() && turn.sample_index < it->second.samples.size(),
-                   "the engine returned sample {} of prompt {}, which nobody asked for",
-                   turn.sample_index, turn.prompt_index);
-      finish_turn(it->second, it->second.samples[turn.sample_index], std::move(turn));
+      ORRERY_CHECK(it != open_groups_.end(),
+                   "the engine returned prompt {}, which nobody asked for", turn.prompt_index);
+      finish_turn(it->second, sample_of(it->second, turn.sample_index), std::move(turn));
       deliver_if_finished(it, leases);
     }
     if (!waiting_.empty()) take_waiting_answers(leases, std::chrono::milliseconds(0));
@@ -86,7 +92,7 @@ void Actor::take_waiting_answers(LeaseClient& leases, std::chrono::milliseconds 
   }
   for (const auto& [prompt_index, sample_index] : std::vector(waiting_.begin(), waiting_.end())) {
     const auto it = open_groups_.find(prompt_index);
-    take_answer(it->second, it->second.samples[sample_index]);
+    take_answer(it->second, sample_of(it->second, sample_index));
     deliver_if_finished(it, leases);
   }
 }
@@ -121,11 +127,12 @@ void Actor::start(uint64_t prompt_index) {
   group.unfinished = group.in_engine = config_.n;
   ++groups_in_engine_;
   for (uint32_t i = 0; i < config_.n; ++i) {
+    const uint32_t sample_index = config_.first_sample + i;
     OpenSample sample;
-    sample.episode = env_.begin(config_.split, prompt.item, {step_, prompt_index, i});
+    sample.episode = env_.begin(config_.split, prompt.item, {step_, prompt_index, sample_index});
     sample.trajectory.step = step_;
     sample.trajectory.prompt_index = prompt_index;
-    sample.trajectory.sample_index = i;
+    sample.trajectory.sample_index = sample_index;
     sample.trajectory.prompt_tokens = prompt.tokens;
     sample.trajectory.data_source = sample.episode->data_source();
     sample.trajectory.truth = sample.episode->truth();

@@ -44,6 +44,7 @@ struct ActorConfig {
   Split split = Split::kTrain;
   uint64_t seed = 0;
   uint32_t n = 1;
+  uint32_t first_sample = 0;  ///< sample index of the first of the n
   kernels::SamplingParams sampling;
   int64_t max_response_length = 256;  ///< tokens, observations included
   std::vector<int32_t> stop_token_ids;
@@ -86,6 +87,8 @@ class Actor {
   using OpenGroups = std::map<uint64_t, OpenGroup>;  // by prompt index
 
   int64_t most_groups() const;
+  /// By its index in the run, which is not that in the group.
+  OpenSample& sample_of(OpenGroup& group, uint32_t sample_index) const;
   /// Tokens that a sample may have yet.
   int64_t room(const rollout::Trajectory& t) const {
     return config_.max_response_length - std::ssize(t.tokens);

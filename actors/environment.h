@@ -111,6 +111,9 @@ class Environment {
   /// Says where an item comes from, for messages: "file:line", or its index.
   virtual std::string where(Split split, uint64_t index) const;
   virtual DataRow data_row(Split split, uint64_t index) const;
+  /// The names in the `extra` of every result, where they are known before the first;
+  /// empty where only results tell.
+  virtual std::vector<std::string> reward_parts() const { return {}; }
   /// The teacher's answer to a training item; nothing when there is none.
   virtual std::optional<Demonstration> demonstration(uint64_t index) const = 0;
 

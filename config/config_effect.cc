@@ -33,6 +33,10 @@ bool is_constant(const proto::OptimSection& optim) {
   return optim.lr_scheduler_type() == proto::OptimSection::CONSTANT;
 }
 
+bool is_not_gdpo(const Config& config) {
+  return config.algorithm().adv_estimator() != proto::AlgorithmSection::GDPO;
+}
+
 /// False for a name that is no device: that is told where devices are looked for.
 bool nothing_to_correct(const Config& config) {
   try {
@@ -115,6 +119,24 @@ constexpr EffectRule kRules[] = {
     {"actor.optim.min_lr_ratio", "actor.optim.lr_scheduler_type", Kind::kSwitch,
      [](const Config& c) { return is_constant(c.actor().optim()); },
      "actor.optim.lr_scheduler_type is constant: set that to cosine or linear, or leave it out"},
+    {"algorithm.norm_adv_by_std_in_grpo", "algorithm.adv_estimator", Kind::kStrict,
+     [](const Config& c) {
+       const auto estimator = c.algorithm().adv_estimator();
+       return estimator != proto::AlgorithmSection::GRPO &&
+              estimator != proto::AlgorithmSection::GRPO_PASSK &&
+              estimator != proto::AlgorithmSection::PASSK;
+     },
+     "it is of algorithm.adv_estimator grpo, grpo-passk and passk and that is another: "
+     "leave it out"},
+    {"algorithm.passk_k", "algorithm.adv_estimator", Kind::kStrict,
+     [](const Config& c) {
+       return c.algorithm().adv_estimator() != proto::AlgorithmSection::PASSK;
+     },
+     "it is of algorithm.adv_estimator passk and that is another: set that, or leave it out"},
+    {"algorithm.gdpo_reward_keys", "algorithm.adv_estimator", Kind::kStrict, is_not_gdpo,
+     "it is of algorithm.adv_estimator gdpo and that is another: set that, or leave it out"},
+    {"algorithm.gdpo_reward_weights", "algorithm.adv_estimator", Kind::kStrict, is_not_gdpo,
+     "it is of algorithm.adv_estimator gdpo and that is another: set that, or leave it out"},
     {"algorithm.rollout_is_threshold", "rollout.compute_dtype", Kind::kSwitch, nothing_to_correct,
      "rollouts are of the learner's type (rollout.compute_dtype), "
      "so that their log-probs are the learner's to the bit and there is nothing to correct: "

@@ -32,7 +32,8 @@ constexpr ForeignKey kOpenRlhfKeys[] = {
      "steps: episodes times prompts divided by data.train_batch_size"},
     {"OpenRLHF", "advantage_estimator", "algorithm.adv_estimator",
      "group_norm is grpo, dr_grpo is grpo with norm_adv_by_std_in_grpo false, "
-     "reinforce_baseline is reinforce-plus-plus-baseline; there is no critic yet, so no gae"},
+     "reinforce is reinforce-plus-plus, reinforce_baseline is reinforce-plus-plus-baseline; "
+     "there is no critic yet, so no gae"},
     {"OpenRLHF", "no_advantage_std_norm", "algorithm.norm_adv_by_std_in_grpo", "false"},
     {"OpenRLHF", "actor_learning_rate", "actor.optim.lr", ""},
     {"OpenRLHF", "critic_learning_rate", "", "there is no critic yet"},

@@ -11,6 +11,7 @@
 #include "experiments/job.h"
 #include "kernels/numerics.h"
 #include "kernels/sampling.h"
+#include "learners/advantage.h"
 
 namespace orrery::experiments {
 namespace {
@@ -118,6 +119,46 @@ void check_loss(const proto::ActorSection& actor) {
   }
 }
 
+/// Checks the keys that choose an estimator and set it, one with the other.
+void check_estimator(const proto::AlgorithmSection& algorithm, int64_t samples) {
+  if (samples < 2 && learners::compares_samples(algorithm.adv_estimator())) {
+    fail_usage(
+        "rollout.n is 1: algorithm.adv_estimator compares the samples of one prompt, "
+        "and with one of them every advantage is 0; "
+        "set rollout.n to 2 or more (8 or 16 are usual), or the estimator to reinforce-plus-plus "
+        "or remax, which compare none");
+  }
+  if (algorithm.adv_estimator() == proto::AlgorithmSection::PASSK &&
+      algorithm.passk_k() >= samples) {
+    fail_usage(
+        "algorithm.passk_k is {} but rollout.n is {}: passk compares the sets of passk_k samples "
+        "that a prompt's samples form, so that there must be more of these: "
+        "lower passk_k, or raise rollout.n",
+        algorithm.passk_k(), samples);
+  }
+  if (algorithm.adv_estimator() != proto::AlgorithmSection::GDPO) return;
+  const auto& keys = algorithm.gdpo_reward_keys();
+  if (keys.empty()) {
+    fail_usage(
+        "algorithm.adv_estimator is gdpo, but algorithm.gdpo_reward_keys is empty: "
+        "list the parts of the reward to learn from (metrics have them as reward_extra/NAME/mean)");
+  }
+  for (auto key = keys.begin(); key != keys.end(); ++key) {
+    if (std::find(keys.begin(), key, *key) == key) continue;
+    fail_usage(
+        "algorithm.gdpo_reward_keys has '{}' twice: leave one out, and weigh it by "
+        "algorithm.gdpo_reward_weights",
+        *key);
+  }
+  const int weights = algorithm.gdpo_reward_weights_size();
+  if (weights != 0 && weights != keys.size()) {
+    fail_usage(
+        "algorithm.gdpo_reward_weights has {} number(s) but algorithm.gdpo_reward_keys has {} "
+        "part(s): give one weight for each part, or none",
+        weights, keys.size());
+  }
+}
+
 void check_rl(const proto::Config& config, const comm::Topology& topology) {
   const proto::RolloutSection& rollout = config.rollout();
   if (config::rollout_device(config) != config::device(config) &&
@@ -143,14 +184,14 @@ void check_rl(const proto::Config& config, const comm::Topology& topology) {
         "rollout.temperature is 0 (greedy): training needs samples that differ, so set it above 0, "
         "such as 1.0 (rollout.val_temperature is for validation)");
   }
-  if (rollout.n() < 2) {
-    fail_usage(
-        "rollout.n is 1: algorithm.adv_estimator compares the samples of one prompt, "
-        "and with one of them every advantage is 0; "
-        "set rollout.n to 2 or more (8 or 16 are usual)");
-  }
+  check_estimator(config.algorithm(), rollout.n());
   check_loss(config.actor());
   const int64_t buffer = config.data().overlong_buffer().len();
+  if (buffer > 0 && config.algorithm().adv_estimator() == proto::AlgorithmSection::GDPO) {
+    fail_usage(
+        "data.overlong_buffer takes from the reward, and algorithm.adv_estimator gdpo learns from "
+        "parts of it alone: set data.overlong_buffer.len to 0, or another estimator");
+  }
   if (buffer > config.data().max_response_length()) {
     fail_usage(
         "data.overlong_buffer.len is {} but data.max_response_length is {}: the buffer is the end "

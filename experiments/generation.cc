@@ -1,6 +1,7 @@
 #include "experiments/generation.h"
 
 #include <algorithm>
+#include <map>
 #include <utility>
 
 #include "comm/mailbox.h"
@@ -9,6 +10,7 @@
 #include "core/timer.h"
 #include "experiments/device_memory.h"
 #include "experiments/on_all_ranks.h"
+#include "learners/advantage.h"
 
 namespace orrery::experiments {
 namespace {
@@ -57,7 +59,8 @@ Generation::Batch Generation::train_batch(int64_t step) const {
   const uint64_t now = step, size = job_.config.data().train_batch_size();
   return {Split::kTrain,
           {now, now * size, now * size + size},
-          fmt::format("generate step {}", steps_before_ + step + 1)};
+          fmt::format("generate step {}", steps_before_ + step + 1),
+          job_.config.algorithm().adv_estimator() == proto::AlgorithmSection::REMAX};
 }
 
 Generation::Batch Generation::val_batch(int64_t step) const {
@@ -76,7 +79,22 @@ void Generation::fail_diverged(const Batch& batch, const char* why) const {
 
 std::optional<Generation::Samples> Generation::run(const Batch& batch) {
   const Timer timer;
-  const actors::ActorConfig config = actor_config(batch);
+  std::optional<Samples> greedy;
+  if (batch.greedy) {
+    Batch first = batch;
+    first.label += ", greedy responses";
+    greedy = generate(first, /*greedy=*/true);
+    if (!greedy) return std::nullopt;
+  }
+  std::optional<Samples> samples = generate(batch, /*greedy=*/false);
+  if (!samples) return std::nullopt;
+  if (greedy) add_greedy_rewards(batch, *greedy, *samples);
+  samples->seconds = timer.seconds();
+  return samples;
+}
+
+std::optional<Generation::Samples> Generation::generate(const Batch& batch, bool greedy) {
+  const actors::ActorConfig config = actor_config(batch, greedy);
   leases_->begin_batch(batch.prompts, config.max_groups);
   if (actor_) {
     WatchedLeases watched(*leases_, job_, batch.label);
@@ -99,9 +117,13 @@ std::optional<Generation::Samples> Generation::run(const Batch& batch) {
     samples.groups = std::move(*groups);
   }
   if (actor_ && job_.is_main()) samples.reward_seconds = actor_->reward_seconds();
-  if (job_.config.data().env() == proto::DataSection::EXTERNAL) leave_out_dropped(batch, samples);
+  if (job_.config.data().env() == proto::DataSection::EXTERNAL) {
+    // A sample that should be compared and is alone teaches nothing.
+    const bool compared =
+        learners::compares_samples(job_.config.algorithm().adv_estimator()) && !greedy;
+    leave_out_dropped(batch, batch.split == Split::kTrain && compared ? 2 : 1, samples);
+  }
   share_with_learners(samples.groups);
-  samples.seconds = timer.seconds();
   return samples;
 }
 
@@ -115,7 +137,7 @@ kernels::SamplingParams Generation::sampling(const Batch& batch) const {
   return batch.split == Split::kTrain ? train_sampling(rollout) : val_sampling(rollout);
 }
 
-actors::ActorConfig Generation::actor_config(const Batch& batch) const {
+actors::ActorConfig Generation::actor_config(const Batch& batch, bool greedy) const {
   const proto::Config& config = job_.config;
   const bool train = batch.split == Split::kTrain;
   actors::ActorConfig actor;
@@ -123,6 +145,10 @@ actors::ActorConfig Generation::actor_config(const Batch& batch) const {
   actor.seed = seed(batch);
   actor.n = train ? config.rollout().n() : config.rollout().val_n();
   actor.sampling = sampling(batch);
+  if (greedy) {
+    actor.first_sample = std::exchange(actor.n, 1);
+    actor.sampling = {.temperature = 0};
+  }
   actor.max_response_length = config.data().max_response_length();
   actor.stop_token_ids = job_.tokenizer.eos_ids();
   actor.stop_strings.assign(config.rollout().stop().begin(), config.rollout().stop().end());
@@ -134,19 +160,40 @@ actors::ActorConfig Generation::actor_config(const Batch& batch) const {
   return actor;
 }
 
-void Generation::leave_out_dropped(const Batch& batch, Samples& samples) {
+void Generation::leave_out_dropped(const Batch& batch, size_t least, Samples& samples) {
   const std::vector<std::string> troubles =
       job_.world.all_gather_bytes(job_.env->take_failure_text());
   on_all_ranks(job_.world, [&] {
     if (!job_.is_main()) return;
-    // A sample that is compared with no other teaches nothing.
-    const bool compared = batch.split == Split::kTrain && job_.config.rollout().n() > 1;
-    samples.dropped = drop_small_groups(samples.groups, compared ? 2 : 1);
+    samples.dropped = drop_small_groups(samples.groups, least);
     const bool troubled =
         std::ranges::any_of(troubles, [](const std::string& text) { return !text.empty(); });
     const std::string text = dropped_text(batch.label, samples.dropped, troubles);
     if (samples.groups.empty()) fail("{}: nothing is left; mend data.external.command", text);
     if (troubled || samples.dropped.samples > 0) spdlog::warn("{}", text);
+  });
+}
+
+void Generation::add_greedy_rewards(const Batch& batch, const Samples& greedy, Samples& samples) {
+  std::map<uint64_t, float> rewards;
+  for (const Group& group : greedy.groups)
+    rewards[group.prompt_index] = group.samples.front().reward;
+  const size_t before = samples.groups.size();
+  std::erase_if(samples.groups,
+                [&](const Group& group) { return !rewards.contains(group.prompt_index); });
+  samples.dropped.samples += greedy.dropped.samples;
+  samples.dropped.all += greedy.dropped.all;
+  samples.dropped.groups += before - samples.groups.size();
+  for (const Group& group : samples.groups)
+    samples.greedy_rewards.push_back(rewards.at(group.prompt_index));
+  if (samples.reward_seconds && greedy.reward_seconds)
+    *samples.reward_seconds += *greedy.reward_seconds;
+  if (job_.config.data().env() != proto::DataSection::EXTERNAL) return;
+  on_all_ranks(job_.world, [&] {
+    if (job_.is_main() && samples.groups.empty()) {
+      fail("{}, and no prompt has both a sample and a greedy response; mend data.external.command",
+           dropped_text(batch.label, samples.dropped, {}));
+    }
   });
 }
 

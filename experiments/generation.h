@@ -34,21 +34,27 @@ class Generation {
     /// Of it in the environment, or waiting for it with nothing else to do; on rank 0,
     /// where it acts.
     std::optional<double> reward_seconds;
+    /// Of the greedy response to each group's prompt, for a batch that asks for them;
+    /// on learners.
+    std::vector<float> greedy_rewards;
   };
 
   struct Batch {
     actors::Split split;
     LeaseBatch prompts;
-    std::string label;  ///< "generate step 606"
+    std::string label;    ///< "generate step 606"
+    bool greedy = false;  ///< a greedy response to each prompt is drawn, too
   };
   /// The training prompts of RL step `step` (from 0).
   Batch train_batch(int64_t step) const;
   /// All held-out prompts, after `step` steps.
   Batch val_batch(int64_t step) const;
 
-  /// Samples of a batch and their rewards. Collective over all ranks. Nothing, alike on
-  /// all ranks, when any was asked to stop. Error of exit code 3 when the policy yields
-  /// NaN in a training run; an Error of all ranks when all samples were dropped.
+  /// Samples of a batch and their rewards. A greedy response comes before them, as the
+  /// sample after a prompt's last, and only its reward is kept; a prompt without one is
+  /// left out. Collective over all ranks. Nothing, alike on all ranks, when any was
+  /// asked to stop. Error of exit code 3 when the policy yields NaN in a training run;
+  /// an Error of all ranks when all samples were dropped.
   std::optional<Samples> run(const Batch& batch);
 
   /// How a batch's samples are drawn.
@@ -60,8 +66,12 @@ class Generation {
 
  private:
   [[noreturn]] void fail_diverged(const Batch& batch, const char* why) const;
-  actors::ActorConfig actor_config(const Batch& batch) const;
-  void leave_out_dropped(const Batch& batch, Samples& samples);
+  /// The batch's samples; `greedy`: its greedy responses instead.
+  std::optional<Samples> generate(const Batch& batch, bool greedy);
+  actors::ActorConfig actor_config(const Batch& batch, bool greedy) const;
+  void leave_out_dropped(const Batch& batch, size_t least, Samples& samples);
+  /// Gives the groups their prompts' greedy rewards.
+  void add_greedy_rewards(const Batch& batch, const Samples& greedy, Samples& samples);
   void share_with_learners(std::vector<rollout::Group>& groups);
 
   Job& job_;

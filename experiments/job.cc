@@ -6,6 +6,7 @@
 #include <cmath>
 
 #include "comm/plane_choice.h"
+#include "config/config_external.h"
 #include "core/error.h"
 #include "core/file.h"
 #include "core/flight_recorder.h"
@@ -62,6 +63,20 @@ constexpr double kBytesPerGib = 1 << 30;
 constexpr double kDefaultKvGib = 1;
 
 bool generates(const actors::PromptUse& use) { return use.train_prompts > 0 || use.val; }
+
+/// A usage Error where a part of the reward is asked for that the environment is known
+/// not to have.
+void check_reward_parts(const proto::Config& config, const actors::Environment& env) {
+  const std::vector<std::string> known = env.reward_parts();
+  if (known.empty() || config.algorithm().adv_estimator() != proto::AlgorithmSection::GDPO) return;
+  for (const std::string& key : config.algorithm().gdpo_reward_keys()) {
+    if (std::find(known.begin(), known.end(), key) != known.end()) continue;
+    fail_usage(
+        "algorithm.gdpo_reward_keys has '{}', and the rewards of data.env {} have no such part: "
+        "they have {}",
+        key, config::env_name(config.data()), fmt::join(known, ", "));
+  }
+}
 
 }  // namespace
 
@@ -125,8 +140,12 @@ bool learns_demonstrations(const proto::Config& config) {
 
 std::unique_ptr<actors::Environment> make_job_environment(const proto::Config& config,
                                                           const actors::PromptUse& use) {
-  if (generates(use) || learns_demonstrations(config))
-    return actors::make_environment(config.data(), config.seed());
+  if (generates(use) || learns_demonstrations(config)) {
+    std::unique_ptr<actors::Environment> env =
+        actors::make_environment(config.data(), config.seed());
+    if (use.train_prompts > 0) check_reward_parts(config, *env);
+    return env;
+  }
   return std::make_unique<NoEnvironment>();
 }
 

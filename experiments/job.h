@@ -86,7 +86,8 @@ void set_up_data_plane(comm::Communicator& ranks, const proto::ClusterSection& c
 models::ModelConfig read_job_model(const proto::Config& config, const actors::PromptUse& use);
 
 /// The environment of the config; where neither prompts nor demonstrations are asked
-/// for, one without items.
+/// for, one without items. Usage Error where training needs a part of the reward
+/// (algorithm.gdpo_reward_keys) that it is known not to have.
 std::unique_ptr<actors::Environment> make_job_environment(const proto::Config& config,
                                                           const actors::PromptUse& use);
 

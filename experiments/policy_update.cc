@@ -106,10 +106,11 @@ PolicyUpdate::PolicyUpdate(Job& job, learners::Learner& learner, int64_t steps_b
     : job_(job), learner_(learner), steps_before_(steps_before) {}
 
 std::string PolicyUpdate::run(int64_t step, std::span<const rollout::Group> groups,
-                              uint64_t version, StepReport& report, Timings& timings) {
+                              std::span<const float> greedy_rewards, uint64_t version,
+                              StepReport& report, Timings& timings) {
   const proto::Config& config = job_.config;
   job_.begin_phase(fmt::format("update step {}", steps_before_ + step + 1));
-  std::vector<learners::GroupRewards> rewards = group_rewards(groups);
+  std::vector<learners::GroupRewards> rewards = group_rewards(groups, greedy_rewards);
   shape_rewards(rewards, groups, config);
   std::vector<std::vector<float>> advantages;
   {

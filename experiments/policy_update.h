@@ -21,11 +21,13 @@ class PolicyUpdate {
   PolicyUpdate(Job& job, learners::Learner& learner, int64_t steps_before);
 
   /// Step `step` (from 0). Collective over the learners, all of which have the same
-  /// groups. `version`: of the learner's weights. Returns the text of what is wrong
+  /// groups. `greedy_rewards`: of the greedy responses to their prompts, or none.
+  /// `version`: of the learner's weights. Returns the text of what is wrong
   /// with the batch when it was refused (alike on all learners), or nothing. What the
   /// learner's progress throws passes through.
-  std::string run(int64_t step, std::span<const rollout::Group> groups, uint64_t version,
-                  StepReport& report, Timings& timings);
+  std::string run(int64_t step, std::span<const rollout::Group> groups,
+                  std::span<const float> greedy_rewards, uint64_t version, StepReport& report,
+                  Timings& timings);
 
   /// Whether an update is under way that has changed nothing, here or elsewhere: it may
   /// be left by an exception.

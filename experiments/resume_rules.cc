@@ -54,6 +54,9 @@ constexpr ResumeRuleOfKey kRules[] = {
 
     {"algorithm.adv_estimator", kFixed},
     {"algorithm.norm_adv_by_std_in_grpo", kFixed},
+    {"algorithm.passk_k", kFixed},
+    {"algorithm.gdpo_reward_keys", kFixed},
+    {"algorithm.gdpo_reward_weights", kFixed},
     {"algorithm.verify_logprobs", kFree},
     {"algorithm.rollout_is_threshold", kTold},
 

@@ -87,7 +87,8 @@ struct SampleSums {
 
 }  // namespace
 
-std::vector<learners::GroupRewards> group_rewards(std::span<const rollout::Group> groups) {
+std::vector<learners::GroupRewards> group_rewards(std::span<const rollout::Group> groups,
+                                                  std::span<const float> greedy_rewards) {
   std::vector<learners::GroupRewards> result;
   for (const rollout::Group& group : groups) {
     learners::GroupRewards& rewards = result.emplace_back();
@@ -95,7 +96,9 @@ std::vector<learners::GroupRewards> group_rewards(std::span<const rollout::Group
     for (const rollout::Trajectory& t : group.samples) {
       rewards.rewards.push_back(t.reward);
       rewards.loss_tokens.push_back(loss_tokens(t));
+      rewards.parts.push_back(t.reward_extra);
     }
+    if (!greedy_rewards.empty()) rewards.greedy_reward = greedy_rewards[result.size() - 1];
   }
   return result;
 }
@@ -172,14 +175,16 @@ void add_mfu_metrics(Metrics& metrics, std::span<const rollout::Group> groups,
 
 bool add_advantage_metrics(Metrics& metrics, std::span<const learners::GroupRewards> groups,
                            std::span<const std::vector<float>> advantages) {
-  Summary summary;
+  Summary summary, greedy;
   for (size_t g = 0; g < groups.size(); ++g) {
+    if (groups[g].greedy_reward) greedy.add(*groups[g].greedy_reward);
     for (size_t i = 0; i < advantages[g].size(); ++i)
       summary.add(advantages[g][i], groups[g].loss_tokens[i]);
   }
   summary.write(metrics, "critic/advantages");
   // Without a critic an outcome's return is its advantage, as in verl.
   summary.write(metrics, "critic/returns");
+  if (greedy.count() > 0) greedy.write(metrics, "critic/greedy_reward");
   return summary.min() != 0 || summary.max() != 0;
 }
 

@@ -20,7 +20,9 @@
 namespace orrery::experiments {
 
 /// The rewards and loss tokens of a step's groups, as the advantages need them.
-std::vector<learners::GroupRewards> group_rewards(std::span<const rollout::Group> groups);
+/// `greedy_rewards`: of the greedy response to each group's prompt, or none.
+std::vector<learners::GroupRewards> group_rewards(std::span<const rollout::Group> groups,
+                                                  std::span<const float> greedy_rewards = {});
 
 /// Turns of the conversation that a sample is: the prompt, and each run of the policy's
 /// tokens or of an observation's (verl's count: 2 for a question and its answer).
@@ -52,8 +54,9 @@ void add_mfu_metrics(Metrics& metrics, std::span<const rollout::Group> groups,
                      const models::ModelConfig& model, int64_t epochs, double update_seconds,
                      double peak_flops, int learners);
 
-/// critic/advantages/* and critic/returns/*, over loss tokens. Whether one of them is
-/// not 0, so that there is something to learn.
+/// critic/advantages/* and critic/returns/*, over loss tokens, and
+/// critic/greedy_reward/*, over prompts. Whether an advantage is not 0, so that there
+/// is something to learn.
 bool add_advantage_metrics(Metrics& metrics, std::span<const learners::GroupRewards> groups,
                            std::span<const std::vector<float>> advantages);
 

@@ -58,7 +58,8 @@ std::optional<StepReport> RlStage::step(int64_t step) {
   if (samples->reward_seconds) timings["gen/reward"] = *samples->reward_seconds;
   std::string refusal;
   try {
-    if (update_) refusal = update_->run(step, groups_, version_, report, timings);
+    if (update_)
+      refusal = update_->run(step, groups_, samples->greedy_rewards, version_, report, timings);
   } catch (const GivenUp&) {
     return std::nullopt;
   }

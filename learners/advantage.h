@@ -15,9 +15,14 @@
 
 namespace orrery::learners {
 
+/// Whether the estimator compares the samples of a prompt with each other, so that one
+/// alone teaches nothing.
+bool compares_samples(proto::AlgorithmSection::AdvEstimator estimator);
+
 /// One advantage per sample, by algorithm.adv_estimator: that of all its loss tokens.
 /// Error naming the first prompt and sample, in order, whose reward or advantage is not
-/// finite, and how many.
+/// finite, and how many; or whose reward the estimator cannot use (maxrl: a negative
+/// one; gdpo: one without a part of algorithm.gdpo_reward_keys).
 std::vector<std::vector<float>> compute_advantages(std::span<const GroupRewards> groups,
                                                    const proto::AlgorithmSection& algorithm);
 

@@ -52,6 +52,8 @@ class Arithmetic final : public Environment {
         expected);
   }
 
+  std::vector<std::string> reward_parts() const override { return {"correct"}; }
+
   std::optional<Demonstration> demonstration(uint64_t index) const override {
     const Problem problem = draw(Split::kTrain, index);
     const float draw = uniform_float(philox_block(seed_, RngPurpose::kData, index, 0)[0]);

@@ -136,6 +136,16 @@ class Constraint final : public Environment {
         [this, words](const std::string& response) { return score(response, words, config_); });
   }
 
+  std::vector<std::string> reward_parts() const override {
+    // Which words and which response makes no difference.
+    const std::vector<std::string> words(
+        config_.words().begin(),
+        config_.words().begin() + static_cast<int>(config_.words_per_prompt()));
+    std::vector<std::string> names;
+    for (const auto& [name, value] : score("", words, config_).extra) names.push_back(name);
+    return names;
+  }
+
   std::optional<Demonstration> demonstration(uint64_t) const override { return std::nullopt; }
 
  private:

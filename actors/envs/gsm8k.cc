@@ -218,6 +218,8 @@ class Gsm8k final : public Environment {
     return data_row_at(where(split, index));
   }
 
+  std::vector<std::string> reward_parts() const override { return {"correct", "format"}; }
+
   std::optional<Demonstration> demonstration(uint64_t index) const override {
     const auto& train = rows_.of(Split::kTrain);
     if (index >= train.size() || !train[index].solution) return std::nullopt;

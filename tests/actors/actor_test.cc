@@ -369,6 +369,22 @@ TEST_F(ActorOutside, AnEpisodeOfSeveralTurnsIsOneSample) {
   EXPECT_GT(cut, 0);
 }
 
+TEST_F(ActorOutside, SamplesFromAnyIndexOnAreThoseOfThatIndex) {
+  const Outside env(by_length);  // of even samples in two turns
+  LocalLeases whole(0, 3), rest(0, 3);
+  const std::vector<rollout::Group> all = run(env, whole);
+  config_.n = kSamples - 1;
+  config_.first_sample = 1;
+  const std::vector<rollout::Group> later = run(env, rest);
+  ASSERT_EQ(later.size(), all.size());
+  for (size_t g = 0; g < all.size(); ++g) {
+    rollout::Group expected = all[g];
+    expected.samples.erase(expected.samples.begin());
+    EXPECT_EQ(rollout::group_to_proto(later[g]).SerializeAsString(),
+              rollout::group_to_proto(expected).SerializeAsString());
+  }
+}
+
 TEST_F(ActorOutside, OneActorServesBatchesOfEveryKindAsANewOneWould) {
   const Outside env(by_length);
   const PromptSource source(data_, env, tokenizer_, 1);

@@ -121,6 +121,27 @@ TEST(Constraint, DrawsDifferentWordsAndRefusesNonsense) {
             std::string::npos);
 }
 
+/// The names of a result's parts.
+std::vector<std::string> parts(const Environment& env) {
+  std::vector<std::string> names;
+  for (const auto& [name, value] : env.reset(Split::kTrain, 0)->step("x").extra)
+    names.push_back(name);
+  return names;
+}
+
+TEST(Environments, KnowThePartsOfTheirRewards) {
+  const auto arithmetic = make_arithmetic({}, 1);
+  EXPECT_EQ(arithmetic->reward_parts(), parts(*arithmetic));
+  proto::ConstraintSection words, rest;
+  rest.set_words_per_prompt(0);
+  rest.set_max_words(5);
+  rest.set_ending("End");
+  for (const auto& config : {words, rest}) {
+    const auto constraint = make_constraint(config, 1);
+    EXPECT_EQ(constraint->reward_parts(), parts(*constraint));
+  }
+}
+
 class Rows : public testing::Test {
  protected:
   proto::DataSection data(const std::string& contents, bool skip = false) {

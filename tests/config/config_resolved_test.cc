@@ -109,6 +109,10 @@ void disturb(google::protobuf::Message& message) {
         r.SetUInt64(&message, &field, field.default_value_uint64() + 1);
         break;
       case FieldDescriptor::CPPTYPE_DOUBLE:
+        if (field.is_repeated()) {
+          for (const double value : {1.0 / 3, -2.0, 1e-300}) r.AddDouble(&message, &field, value);
+          break;
+        }
         r.SetDouble(
             &message, &field,
             field.default_value_double() == 0 ? 1.0 / 3 : field.default_value_double() * 0.7);
@@ -156,6 +160,10 @@ TEST_F(ConfigFile, ResolvedYamlReadsBackEqual) {
   odd.mutable_actor()->clear_clip_ratio_c();
   odd.mutable_actor()->clear_tau_pos();
   odd.mutable_actor()->clear_tau_neg();
+  // Of the estimators the chosen one's keys count.
+  odd.mutable_algorithm()->set_adv_estimator(proto::AlgorithmSection::GDPO);
+  odd.mutable_algorithm()->clear_norm_adv_by_std_in_grpo();
+  odd.mutable_algorithm()->clear_passk_k();
   fill_defaults(odd);
   const std::string yaml = config_to_yaml(odd);
   proto::Config back = load(yaml);

@@ -100,7 +100,8 @@ TEST(ConfigText, BadInputGetsOneExactMessage) {
        "write 'rollout:' and 'n:' indented below it"},
       {"algorithm: {zzzz: 1}",
        "f.yaml:1: unknown key 'algorithm.zzzz'; section 'algorithm' has adv_estimator, "
-       "norm_adv_by_std_in_grpo, verify_logprobs, rollout_is_threshold"},
+       "norm_adv_by_std_in_grpo, passk_k, gdpo_reward_keys, gdpo_reward_weights, verify_logprobs, "
+       "rollout_is_threshold"},
       {"<<: {seed: 1}",
        "f.yaml:1: unknown key '<<'; a config has experiment_name, run_dir, seed, device, model, data, "
        "sft, rollout, algorithm, actor, trainer, cluster"},
@@ -156,10 +157,11 @@ TEST(ConfigText, BadInputGetsOneExactMessage) {
       {"seed: {a: 1}", "f.yaml:1: seed is a section: expected a whole number"},
       {"algorithm: grpo",
        "f.yaml:1: algorithm is a single value: expected keys (adv_estimator, "
-       "norm_adv_by_std_in_grpo, verify_logprobs, rollout_is_threshold)"},
+       "norm_adv_by_std_in_grpo, passk_k, gdpo_reward_keys, gdpo_reward_weights, verify_logprobs, "
+       "rollout_is_threshold)"},
       {"algorithm: [grpo]",
        "f.yaml:1: algorithm is a list: expected keys (adv_estimator, norm_adv_by_std_in_grpo, "
-       "verify_logprobs, rollout_is_threshold)"},
+       "passk_k, gdpo_reward_keys, gdpo_reward_weights, verify_logprobs, rollout_is_threshold)"},
       {"- seed",
        "f.yaml: the config is a list: expected keys (experiment_name, run_dir, seed, device, model, "
        "data, sft, rollout, algorithm, actor, trainer, cluster)"},

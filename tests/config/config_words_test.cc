@@ -176,8 +176,10 @@ TEST(ForeignKeys, ValuesAreExplained) {
   } cases[] = {
       {"algorithm.adv_estimator=gae",
        "command line: algorithm.adv_estimator is 'gae': "
-       "expected grpo, rloo or reinforce-plus-plus-baseline; "
-       "gae needs a critic, and there is none yet: grpo and rloo need none"},
+       "expected grpo, rloo, reinforce-plus-plus-baseline, reinforce-plus-plus, opo, gpg, "
+       "grpo-passk, passk, gdpo, maxrl or remax; "
+       "gae needs a critic, and there is none yet: the others need none"},
+      {"algorithm.adv_estimator=reinforce", "OpenRLHF's reinforce is reinforce-plus-plus"},
       {"actor.kl_loss_type=low_var_kl",
        "expected k1, k2, k3, abs, k1-plus or k3-plus; verl's low_var_kl is k3"},
       {"actor.kl_loss_type=kl", "verl's kl is k1"},

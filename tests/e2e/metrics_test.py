@@ -23,6 +23,7 @@ RUNS = {
     # `twice`.
     "once": (0, [*SMALL, "trainer.total_training_steps=1"]),
     "twice": (0, [*SMALL, "trainer.total_training_steps=1", "actor.ppo_epochs=2"]),
+    "greedy": (2, [*SMALL, "trainer.total_training_steps=1", "algorithm.adv_estimator=remax"]),
     "ranks": (2, [*SMALL, "actor.ppo_mini_batch_size=3", "actor.ppo_epochs=2", "algorithm.adv_estimator=rloo",
                   "actor.off_policy_mask_threshold=0.01"]),
     "other": (2, [*LEARNS, "cluster.placement=split", "rollout.compute_dtype=bf16", "trainer.save_freq=1"]),

@@ -115,6 +115,29 @@ TEST(CheckConfig, ExplainsWhatDoesNotFitTogether) {
   check_config(usable({"data.max_response_length=8", "data.overlong_buffer.len=8"}), 1);
   EXPECT_THAT(refused({"rollout.n=1"}),
               HasSubstr("rollout.n is 1: algorithm.adv_estimator compares"));
+  for (const char* estimator : {"opo", "gpg", "grpo-passk", "passk", "gdpo", "maxrl"}) {
+    EXPECT_THAT(refused({"rollout.n=1", fmt::format("algorithm.adv_estimator={}", estimator)}),
+                HasSubstr("set rollout.n to 2 or more (8 or 16 are usual), or the estimator to "
+                          "reinforce-plus-plus or remax"));
+  }
+  check_config(usable({"rollout.n=1", "algorithm.adv_estimator=reinforce-plus-plus"}), 1);
+  check_config(usable({"rollout.n=1", "algorithm.adv_estimator=remax"}), 1);
+  const std::string passk = "algorithm.adv_estimator=passk", gdpo = "algorithm.adv_estimator=gdpo";
+  check_config(usable({passk, "algorithm.passk_k=15"}), 1);
+  for (const char* k : {"16", "17"}) {
+    EXPECT_THAT(refused({passk, fmt::format("algorithm.passk_k={}", k)}),
+                AllOf(StartsWith(fmt::format("algorithm.passk_k is {} but rollout.n is 16: ", k)),
+                      HasSubstr("lower passk_k, or raise rollout.n")));
+  }
+  check_config(usable({gdpo, "algorithm.gdpo_reward_keys=[a, b]",
+                       "algorithm.gdpo_reward_weights=[1, -0.5]"}),
+               1);
+  EXPECT_THAT(refused({gdpo}), HasSubstr("algorithm.gdpo_reward_keys is empty: list the parts"));
+  EXPECT_THAT(refused({gdpo, "algorithm.gdpo_reward_keys=[a, b, a]"}),
+              HasSubstr("algorithm.gdpo_reward_keys has 'a' twice: leave one out"));
+  EXPECT_EQ(refused({gdpo, "algorithm.gdpo_reward_keys=[a, b]", "algorithm.gdpo_reward_weights=2"}),
+            "algorithm.gdpo_reward_weights has 1 number(s) but algorithm.gdpo_reward_keys has 2 "
+            "part(s): give one weight for each part, or none");
   EXPECT_THAT(refused({"actor.clip_ratio_c=0.5"}), HasSubstr("must be above 1 (3 is usual), or 0"));
   EXPECT_THAT(refused({"rollout.compute_dtype=bf16"}),
               AllOf(HasSubstr("rollout.compute_dtype is bf16 but model.compute_dtype is f32"),

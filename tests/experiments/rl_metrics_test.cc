@@ -145,6 +145,14 @@ TEST(AdvantageMetrics, CountLossTokens) {
   EXPECT_DOUBLE_EQ(metrics.at("critic/advantages/mean"), (8 - 2 + 1.5 + 2 - 9) / 17);
   EXPECT_EQ(metrics.at("critic/advantages/max"), 2) << "not the 9 that no token has";
   EXPECT_EQ(metrics.at("critic/returns/min"), -3);
+  EXPECT_FALSE(metrics.contains("critic/greedy_reward/mean"));
+  EXPECT_EQ(rewards[0].parts[0], (std::map<std::string, double>{{"correct", 1}}));
+  EXPECT_TRUE(rewards[0].parts[1].empty());
+  const auto with_greedy = group_rewards(make_groups(), std::vector<float>{0.5f, 2});
+  add_advantage_metrics(metrics, with_greedy,
+                        std::vector<std::vector<float>>{{0, 0, 0}, {0, 0, 0}});
+  EXPECT_EQ(metrics.at("critic/greedy_reward/mean"), 1.25);
+  EXPECT_EQ(metrics.at("critic/greedy_reward/max"), 2);
 }
 
 double& sum(learners::UpdateResult& result, std::string_view term) {

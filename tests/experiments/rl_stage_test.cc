@@ -14,6 +14,7 @@
 namespace orrery::experiments {
 namespace {
 
+using testing::AllOf;
 using testing::HasSubstr;
 using testing_support::error_of;
 
@@ -64,17 +65,17 @@ class Lengths : public actors::Environment {
 
 /// Everything that a stage needs, from random weights.
 struct Rank {
-  explicit Rank(Lengths::Dropped dropped = {}) {
-    const std::vector<std::string> overrides = {
-        "data.train_batch_size=" + std::to_string(kPrompts),
-        "rollout.n=" + std::to_string(kSamples),
-        "data.val_size=" + std::to_string(kHeldOut),
-        "actor.optim.lr=1e-3",
-        "actor.optim.lr_warmup_steps=0",
-        "rollout.max_num_seqs=8",
-        "cluster.threads=1",
-        "device=" + device_name(testing_support::test_device()),
-        "run_dir=" + (scratch.path() / "run").string()};
+  explicit Rank(Lengths::Dropped dropped = {}, const std::vector<std::string>& more = {}) {
+    std::vector<std::string> overrides = {"data.train_batch_size=" + std::to_string(kPrompts),
+                                          "rollout.n=" + std::to_string(kSamples),
+                                          "data.val_size=" + std::to_string(kHeldOut),
+                                          "actor.optim.lr=1e-3",
+                                          "actor.optim.lr_warmup_steps=0",
+                                          "rollout.max_num_seqs=8",
+                                          "cluster.threads=1",
+                                          "device=" + device_name(testing_support::test_device()),
+                                          "run_dir=" + (scratch.path() / "run").string()};
+    overrides.insert(overrides.end(), more.begin(), more.end());
     config = config::load_config(ORRERY_SOURCE_DIR "/experiments/quickstart.yaml", overrides);
     const actors::PromptUse use = training_prompts(config);
     job = make_job(config, *comm, {}, use, nullptr);
@@ -184,6 +185,50 @@ TEST(RlStage, DroppedSamplesAreLeftOutAndCounted) {
   none.config.mutable_data()->set_env(proto::DataSection::EXTERNAL);
   EXPECT_THAT(error_of([&] { none.stage->step(0); }),
               HasSubstr("generate step 1: 10 of 12 samples are dropped"));
+}
+
+const std::vector<std::string> kRemax = {"algorithm.adv_estimator=remax"};
+
+TEST(RlStage, RemaxComparesWithTheGreedyResponseAndLearnsFromTheSamplesAlone) {
+  Rank rank({}, kRemax), plain;
+  // All prompts of this environment are the same text, so that the greedy response is.
+  const auto greedy = rank.stage->validate(0);
+  const auto step = rank.stage->step(0);
+  ASSERT_TRUE(step.has_value());
+  ASSERT_TRUE(plain.stage->step(0).has_value());
+  EXPECT_EQ(step->metrics.at("critic/greedy_reward/mean"), greedy->reward);
+  EXPECT_EQ(step->metrics.at("critic/greedy_reward/min"), greedy->reward);
+  EXPECT_FLOAT_EQ(step->metrics.at("critic/advantages/max"),
+                  step->metrics.at("critic/rewards/max") - greedy->reward);
+  EXPECT_FLOAT_EQ(step->metrics.at("critic/advantages/min"),
+                  step->metrics.at("critic/rewards/min") - greedy->reward);
+  for (uint64_t g = 0; g < kPrompts; ++g) {
+    const auto& samples = rank.stage->last_groups()[g].samples;
+    ASSERT_EQ(samples.size(), kSamples);
+    for (uint64_t i = 0; i < kSamples; ++i)
+      EXPECT_EQ(samples[i].tokens, plain.stage->last_groups()[g].samples[i].tokens);
+  }
+  EXPECT_NE(rank.weights(), plain.weights());
+}
+
+TEST(RlStage, APromptWithoutAGreedyResponseIsLeftOut) {
+  // The greedy response is the sample after the last; one sample alone is enough.
+  Rank rank({{0, {0, 1, 2}}, {1, {kSamples}}}, kRemax);
+  rank.config.mutable_data()->set_env(proto::DataSection::EXTERNAL);
+  const auto step = rank.stage->step(0);
+  ASSERT_TRUE(step.has_value());
+  EXPECT_EQ(step->metrics.at("rollout/dropped_samples"), 4);
+  EXPECT_EQ(step->metrics.at("rollout/dropped_groups"), 1);
+  const auto& groups = rank.stage->last_groups();
+  ASSERT_EQ(groups.size(), 2u);
+  EXPECT_EQ(groups[0].samples.size(), 1u);
+  EXPECT_EQ(groups[1].prompt_index, 2u);
+
+  Rank none({{0, {kSamples}}, {1, {0, 1, 2, 3}}, {2, {0, 1, 2, 3}}}, kRemax);
+  none.config.mutable_data()->set_env(proto::DataSection::EXTERNAL);
+  EXPECT_THAT(error_of([&] { none.stage->step(0); }),
+              AllOf(HasSubstr("generate step 1: 9 of 15 samples are dropped"),
+                    HasSubstr("no prompt has both a sample and a greedy response")));
 }
 
 TEST(RlStage, AValidationScoresTheHeldOutPromptsAndChangesNothing) {

@@ -11,31 +11,49 @@
 namespace orrery::learners {
 namespace {
 
+using testing::AllOf;
 using testing::HasSubstr;
 using testing_support::error_of;
 
 using Section = proto::AlgorithmSection;
 
-constexpr Section::AdvEstimator kEstimators[] = {Section::GRPO, Section::RLOO,
-                                                 Section::REINFORCE_PLUS_PLUS_BASELINE};
+constexpr Section::AdvEstimator kEstimators[] = {Section::GRPO,
+                                                 Section::RLOO,
+                                                 Section::REINFORCE_PLUS_PLUS_BASELINE,
+                                                 Section::REINFORCE_PLUS_PLUS,
+                                                 Section::OPO,
+                                                 Section::GPG,
+                                                 Section::GRPO_PASSK,
+                                                 Section::PASSK,
+                                                 Section::GDPO,
+                                                 Section::MAXRL,
+                                                 Section::REMAX};
+static_assert(std::size(kEstimators) == Section::AdvEstimator_ARRAYSIZE);
 
 Section algorithm(Section::AdvEstimator estimator, bool norm_by_std = true) {
   Section section;
   section.set_adv_estimator(estimator);
   section.set_norm_adv_by_std_in_grpo(norm_by_std);
+  section.set_passk_k(2);
+  section.add_gdpo_reward_keys("whole");
   return section;
 }
 
 const Section kBaseline = algorithm(Section::REINFORCE_PLUS_PLUS_BASELINE);
 
 /// Groups of prompts 10, 11, ...; every sample has as many loss tokens as `tokens`
-/// says, or 5.
+/// says, or 5, and the whole reward as its one part. Greedy responses have the reward
+/// 0.
 std::vector<GroupRewards> make_groups(const std::vector<std::vector<float>>& rewards,
                                       const std::vector<std::vector<int64_t>>& tokens = {}) {
   std::vector<GroupRewards> groups;
   for (size_t g = 0; g < rewards.size(); ++g) {
-    groups.push_back({10 + g, rewards[g],
-                      tokens.empty() ? std::vector<int64_t>(rewards[g].size(), 5) : tokens[g]});
+    GroupRewards& group = groups.emplace_back();
+    group.prompt_index = 10 + g;
+    group.rewards = rewards[g];
+    group.loss_tokens = tokens.empty() ? std::vector<int64_t>(rewards[g].size(), 5) : tokens[g];
+    for (const float reward : rewards[g]) group.parts.push_back({{"whole", reward}});
+    group.greedy_reward = 0;
   }
   return groups;
 }
@@ -67,9 +85,10 @@ TEST(Advantage, GroupsAreCentredAndScaled) {
   EXPECT_NEAR(rloo[0][1], 0 - 2.0 / 3, 1e-6);
 }
 
-TEST(Advantage, GrpoAndRlooDoNotLookAtLengths) {
-  const std::vector<std::vector<float>> rewards = {{1, 0, 0.25f, 1}, {3, -1}};
-  for (const Section::AdvEstimator estimator : {Section::GRPO, Section::RLOO}) {
+TEST(Advantage, ThoseOfAGroupAloneDoNotLookAtLengths) {
+  const std::vector<std::vector<float>> rewards = {{1, 0, 0.25f, 1}, {3, 1}};
+  for (const auto estimator : {Section::GRPO, Section::RLOO, Section::GPG, Section::GRPO_PASSK,
+                               Section::PASSK, Section::MAXRL, Section::REMAX}) {
     EXPECT_EQ(
         compute_advantages(make_groups(rewards), algorithm(estimator)),
         compute_advantages(make_groups(rewards, {{1, 20, 0, 3}, {7, 0}}), algorithm(estimator)));
@@ -122,6 +141,158 @@ TEST(ReinforcePlusPlusBaseline, FewerThanTwoLossTokensTeachNothing) {
   }
 }
 
+TEST(Advantage, AGroupOfEqualRewardsTeachesNothingWhereGroupsStandAlone) {
+  for (const Section::AdvEstimator estimator : kEstimators) {
+    if (estimator == Section::REINFORCE_PLUS_PLUS_BASELINE || !compares_samples(estimator))
+      continue;
+    const auto advantages =
+        compute_advantages(make_groups({{0.3f, 0.3f, 0.3f}, {0.7f}}), algorithm(estimator));
+    EXPECT_EQ(advantages, (std::vector<std::vector<float>>{{0, 0, 0}, {0}}));
+  }
+}
+
+TEST(ReinforcePlusPlus, IsTheRewardWhitenedOverTheBatch) {
+  // Three tokens of 1 and one of 0: mean 3/4, variance (3/16 + 9/16) / 3 = 1/4.
+  expect_near(compute_advantages(make_groups({{1}, {0, 5}}, {{3}, {1, 0}}),
+                                 algorithm(Section::REINFORCE_PLUS_PLUS)),
+              {{0.5f}, {-1.5f, 0}});
+  EXPECT_EQ(compute_advantages(make_groups({{0.1f, 0.1f}, {0.1f}}, {{7, 1}, {3}}),
+                               algorithm(Section::REINFORCE_PLUS_PLUS)),
+            (std::vector<std::vector<float>>{{0, 0}, {0}}))
+      << "nothing differs, to the bit";
+}
+
+TEST(Opo, TheBaselineIsWeighedByLength) {
+  // (1 * 3 + 0 * 1 + 2 * 4) / 8 = 11/8
+  expect_near(compute_advantages(make_groups({{1, 0, 2}, {1, 0}}, {{3, 1, 4}, {0, 0}}),
+                                 algorithm(Section::OPO)),
+              {{-0.375f, -1.375f, 0.625f}, {0, 0}});
+}
+
+TEST(Gpg, IsScaledByTheShareOfRewardsThatAreNotZero) {
+  // Two of six are: alpha is 3.
+  expect_near(compute_advantages(make_groups({{1, 0}, {1, 0, 0, 0}}), algorithm(Section::GPG)),
+              {{1.5f, -1.5f}, {2.25f, -0.75f, -0.75f, -0.75f}});
+  expect_near(compute_advantages(make_groups({{0, 0}}), algorithm(Section::GPG)), {{0, 0}});
+}
+
+TEST(GrpoPassk, OnlyTheBestLearnsFromItsLead) {
+  const auto groups = make_groups({{0.5f, 2, 0, 1.5f}, {1, 1, 0}});
+  expect_near(compute_advantages(groups, algorithm(Section::GRPO_PASSK, false)),
+              {{0, 0.5f, 0, 0}, {0, 0, 0}});
+  // The mean is 1, the variance (1/4 + 1 + 1 + 1/4) / 3.
+  const double scaled = 0.5 / (std::sqrt(2.5 / 3) + 1e-6);
+  expect_near(compute_advantages(groups, algorithm(Section::GRPO_PASSK)),
+              {{0, static_cast<float>(scaled), 0, 0}, {0, 0, 0}});
+}
+
+/// The definition: every set of k samples, its best reward, and their means.
+std::vector<float> passk_by_sets(const std::vector<float>& rewards, int k) {
+  const int n = static_cast<int>(rewards.size());
+  double all = 0, squares = 0, sets = 0;
+  std::vector<double> own(rewards.size()), own_sets(rewards.size());
+  for (uint32_t set = 0; set < 1u << n; ++set) {
+    if (__builtin_popcount(set) != k) continue;
+    double best = -1e30;
+    for (int i = 0; i < n; ++i)
+      if ((set >> i & 1) != 0) best = std::max<double>(best, rewards[i]);
+    ++sets;
+    all += best;
+    squares += best * best;
+    for (int i = 0; i < n; ++i) {
+      if ((set >> i & 1) == 0) continue;
+      own[i] += best;
+      ++own_sets[i];
+    }
+  }
+  const double center = all / sets, spread = std::sqrt(squares / sets - center * center);
+  std::vector<float> result;
+  for (int i = 0; i < n; ++i)
+    result.push_back(static_cast<float>((own[i] / own_sets[i] - center) / (spread + 1e-6)));
+  return result;
+}
+
+TEST(Passk, IsTheMeanOverAllSetsOfKSamples) {
+  const std::vector<float> rewards = {0.5f, -1, 2, 0.5f, 0, 3, 2.5f};
+  for (int k = 1; k < 7; ++k) {
+    Section section = algorithm(Section::PASSK);
+    section.set_passk_k(k);
+    const auto advantages = compute_advantages(make_groups({rewards}), section);
+    expect_near(advantages, {passk_by_sets(rewards, k)});
+    EXPECT_EQ(advantages[0][0], advantages[0][3]) << "equal rewards, to the bit";
+  }
+}
+
+TEST(Passk, AGroupWhoseSetsAreAllAsGoodTeachesNothing) {
+  Section section = algorithm(Section::PASSK);
+  section.set_passk_k(3);
+  // Any three hold a right one; three samples are one set.
+  EXPECT_EQ(compute_advantages(make_groups({{1, 0, 1, 0}, {1, 0, 0}, {0, 1}}), section),
+            (std::vector<std::vector<float>>{{0, 0, 0, 0}, {0, 0, 0}, {0, 0}}));
+}
+
+TEST(Passk, LargeGroupsHaveFiniteCounts) {
+  // C(4096, 2048) is no double.
+  Section section = algorithm(Section::PASSK);
+  section.set_passk_k(2048);
+  std::vector<float> rewards(4096, 0.0f);
+  rewards[17] = 1;
+  const auto advantages = compute_advantages(make_groups({rewards}), section);
+  EXPECT_NEAR(advantages[0][17], 1, 1e-5);  // half of the sets hold it
+  EXPECT_NEAR(advantages[0][0], -1.0 / 4095, 1e-8);
+}
+
+TEST(Maxrl, CountsRareSuccessesMore) {
+  expect_near(
+      compute_advantages(make_groups({{1, 0, 0, 0}, {1, 1, 1, 0}}), algorithm(Section::MAXRL)),
+      {{3, -1, -1, -1}, {1.0f / 3, 1.0f / 3, 1.0f / 3, -1}});
+  EXPECT_THAT(
+      error_of([&] {
+        compute_advantages(make_groups({{1, 0}, {0.5f, -0.25f}}), algorithm(Section::MAXRL));
+      }),
+      AllOf(HasSubstr("the reward of prompt 11 sample 1 is -0.25"),
+            HasSubstr("maxrl divides by a group's mean reward")));
+}
+
+TEST(Remax, TheGreedyResponseIsTheBaseline) {
+  auto groups = make_groups({{1, 0, 0.5f}, {2}});
+  groups[0].greedy_reward = 0.25f;
+  groups[1].greedy_reward = 3;
+  EXPECT_EQ(compute_advantages(groups, algorithm(Section::REMAX)),
+            (std::vector<std::vector<float>>{{0.75f, -0.25f, 0.25f}, {-1}}));
+}
+
+TEST(Gdpo, PartsAreComparedApartAndWeighed) {
+  // Apart both parts are +-1/sqrt(2) in each group; "big" is a thousand times as large.
+  auto groups = make_groups({{0, 0}, {0, 0}}, {{1, 1}, {1, 1}});
+  groups[0].parts = {{{"big", 1000}, {"small", 0}}, {{"big", 0}, {"small", 1}}};
+  groups[1].parts = {{{"big", 1000}, {"small", 1}}, {{"big", 0}, {"small", 0}}};
+  Section section;
+  section.set_adv_estimator(Section::GDPO);
+  section.add_gdpo_reward_keys("big");
+  section.add_gdpo_reward_keys("small");
+  // Sums 0, 0 and +-sqrt(2): the variance is 4/3.
+  const float one = std::sqrt(1.5f);
+  expect_near(compute_advantages(groups, section), {{0, 0}, {one, -one}});
+  section.add_gdpo_reward_weights(1);
+  section.add_gdpo_reward_weights(-3);
+  // (1 + 3) and (1 - 3) over sqrt(2): 8, 8, 2, 2 are the squares, 20/3 the variance.
+  const float more = std::sqrt(8 * 3 / 20.0f), less = std::sqrt(2 * 3 / 20.0f);
+  expect_near(compute_advantages(groups, section), {{more, -more}, {-less, less}});
+}
+
+TEST(Gdpo, APartThatASampleHasNotIsAnError) {
+  auto groups = make_groups({{0, 1}, {1, 0}});
+  groups[1].parts[1] = {{"correct", 1}, {"format", 0}};
+  Section section = algorithm(Section::GDPO);
+  EXPECT_EQ(error_of([&] { compute_advantages(groups, section); }),
+            "algorithm.gdpo_reward_keys has 'whole', and the reward of prompt 11 sample 1 has no "
+            "such part: it has correct, format; name parts that every sample has");
+  groups[0].parts[0].clear();
+  EXPECT_THAT(error_of([&] { compute_advantages(groups, section); }),
+              HasSubstr("prompt 10 sample 0 has no such part: it has none;"));
+}
+
 TEST(Advantage, ARewardThatIsNotFiniteIsRefusedWhereverItStands) {
   const float nan = std::numeric_limits<float>::quiet_NaN(),
               inf = std::numeric_limits<float>::infinity();
@@ -155,10 +326,14 @@ TEST(Advantage, HugeRewardsNeverMakeAnInfiniteAdvantage) {
   for (const std::vector<float>& group :
        {std::vector<float>{huge, -huge}, {huge, 0, huge}, {-huge, huge, 0, 1}}) {
     for (const Section::AdvEstimator estimator : kEstimators) {
+      auto rewards = group;
+      if (estimator == Section::MAXRL) {
+        for (float& reward : rewards) reward = std::abs(reward);
+      }
       for (const bool norm : {true, false}) {
         try {
           for (const auto& advantages :
-               compute_advantages(make_groups({group, {1, 0}}), algorithm(estimator, norm)))
+               compute_advantages(make_groups({rewards, {1, 0}}), algorithm(estimator, norm)))
             for (const float a : advantages) EXPECT_TRUE(std::isfinite(a));
         } catch (const Error& error) {
           EXPECT_THAT(
