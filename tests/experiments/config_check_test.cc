@@ -133,6 +133,8 @@ TEST(CheckConfig, ExplainsWhatDoesNotFitTogether) {
                        "algorithm.gdpo_reward_weights=[1, -0.5]"}),
                1);
   EXPECT_THAT(refused({gdpo}), HasSubstr("algorithm.gdpo_reward_keys is empty: list the parts"));
+  EXPECT_THAT(refused({gdpo, "algorithm.gdpo_reward_keys=[a]", "data.overlong_buffer.len=2"}),
+              HasSubstr("data.overlong_buffer takes from the reward, and"));
   EXPECT_THAT(refused({gdpo, "algorithm.gdpo_reward_keys=[a, b, a]"}),
               HasSubstr("algorithm.gdpo_reward_keys has 'a' twice: leave one out"));
   EXPECT_EQ(refused({gdpo, "algorithm.gdpo_reward_keys=[a, b]", "algorithm.gdpo_reward_weights=2"}),

@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 
 #include "learners/advantage.h"
+#include "learners/advantages/gae.h"
 
 namespace orrery::learners {
 namespace {
@@ -99,6 +100,47 @@ TEST(AdvantageGoldens, WhiteningOfRewardsThatNearlyAgreeIsExact) {
   EXPECT_NEAR(ours[0][0], exact, 1e-6 * exact);
   EXPECT_NEAR(ours[0][1], -exact, 1e-6 * exact);
   EXPECT_NEAR(exact, 5.96e-4, 1e-6);
+}
+
+TEST(Gae, IsVerls) {
+  const nlohmann::json all = goldens();
+  ASSERT_EQ(all["gae"].size(), 3u);
+  for (const auto& golden : all["gae"]) {
+    std::vector<std::vector<float>> rewards = golden["rewards"], values = golden["values"];
+    std::vector<std::vector<uint8_t>> masks = golden["loss_mask"];
+    std::vector<ValuedTokens> responses;
+    for (size_t i = 0; i < rewards.size(); ++i)
+      responses.push_back({rewards[i], values[i], masks[i]});
+    const double lambda = golden["lambda"];
+    const GaeResult ours = gae_advantages(responses, {golden["gamma"], lambda, lambda});
+    // The critic's lambda is another's.
+    const GaeResult decoupled = gae_advantages(responses, {golden["gamma"], 0.5, lambda});
+    EXPECT_EQ(decoupled.returns, ours.returns);
+    EXPECT_NE(decoupled.advantages, ours.advantages);
+    for (size_t i = 0; i < rewards.size(); ++i) {
+      ASSERT_EQ(ours.advantages[i].size(), rewards[i].size());
+      for (size_t t = 0; t < rewards[i].size(); ++t) {
+        const double advantage = golden["advantages"][i][t], target = golden["returns"][i][t];
+        EXPECT_NEAR(ours.advantages[i][t], advantage, 1e-6 * std::abs(advantage)) << i << ' ' << t;
+        EXPECT_NEAR(ours.returns[i][t], target, 1e-6 * std::abs(target)) << i << ' ' << t;
+      }
+    }
+  }
+}
+
+// By hand: gamma 1/2, lambda 1/2; the second token is an observation, which the value
+// of the third passes over.
+TEST(Gae, PassesOverObservations) {
+  const std::vector<float> rewards = {1, 9, 4}, values = {2, 9, 1};
+  const std::vector<uint8_t> mask = {1, 0, 1};
+  const ValuedTokens tokens{rewards, values, mask};
+  EXPECT_EQ(gae_of(tokens, 0.5, 0.5), (std::vector<double>{1 + 0.5 * 1 - 2 + 0.25 * 3, 0, 3}));
+  const GaeResult result = gae_advantages({&tokens, 1}, {0.5, 1, 0.5});
+  EXPECT_EQ(result.returns[0], (std::vector<float>{2.25f, 0, 4}));
+  // 1 and 3 before whitening: their mean is 2, their deviation sqrt(2).
+  EXPECT_NEAR(result.advantages[0][0], -std::sqrt(0.5), 1e-6);
+  EXPECT_EQ(result.advantages[0][1], 0);
+  EXPECT_NEAR(result.advantages[0][2], std::sqrt(0.5), 1e-6);
 }
 
 }  // namespace
