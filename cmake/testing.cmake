@@ -115,9 +115,12 @@ target_link_libraries(fake_nccl PRIVATE MPI::MPI_CXX)
 file(GLOB e2e_sources CONFIGURE_DEPENDS tests/e2e/*_test.py)
 # The longest ones, which tools/check.sh runs with --slow only.
 set(slow_e2e diverge_test)
+# Those of a minute and more begin first, so that none of them is left alone at the end.
+set(long_e2e stop_now_test emulated_cuda_test emulated_bf16_test tutorial_test bundle_test launch_test resume_test
+    external_test kill_test)
 if(TARGET orrery)
   if(NOT TARGET orrery-emulated)
-    list(FILTER e2e_sources EXCLUDE REGEX "/emulated_cuda_test\\.py$")
+    list(FILTER e2e_sources EXCLUDE REGEX "/emulated_(cuda|bf16)_test\\.py$")
   endif()
   foreach(script ${e2e_sources})
     get_filename_component(stem ${script} NAME_WE)
@@ -126,7 +129,11 @@ if(TARGET orrery)
     if(stem IN_LIST slow_e2e)
       list(APPEND labels slow)
     endif()
-    set_tests_properties(e2e.${stem} PROPERTIES LABELS "${labels}" TIMEOUT 900 PROCESSORS 2
+    set(cost 10)
+    if(stem IN_LIST long_e2e)
+      set(cost 100)
+    endif()
+    set_tests_properties(e2e.${stem} PROPERTIES LABELS "${labels}" TIMEOUT 900 PROCESSORS 2 COST ${cost}
       SKIP_REGULAR_EXPRESSION "^SKIP ALL"
       ENVIRONMENT "ORRERY_BIN=$<TARGET_FILE:orrery>;ORRERY_SOURCE_DIR=${CMAKE_SOURCE_DIR}")
   endforeach()
