@@ -157,6 +157,12 @@ void check_estimator(const proto::AlgorithmSection& algorithm, int64_t samples) 
         "part(s): give one weight for each part, or none",
         weights, keys.size());
   }
+  const auto& values = algorithm.gdpo_reward_weights();
+  if (weights != 0 && std::all_of(values.begin(), values.end(), [](double w) { return w == 0; })) {
+    fail_usage(
+        "algorithm.gdpo_reward_weights has zeros alone, so that nothing would be learned: "
+        "give a part of the reward another weight, or leave the key out (1 each)");
+  }
 }
 
 void check_rl(const proto::Config& config, const comm::Topology& topology) {

@@ -86,6 +86,8 @@ void add_audit_command(CLI::App& app, Command& run) {
       "audit", "Draw and score a file's samples again from a checkpoint, and compare to the bit");
   command->footer(
       "Works on any CPU, whatever device drew the samples: the file names the class of numerics.\n"
+      "Compared are tokens, log-probs, entropies and weight versions. Rewards, texts and truths are\n"
+      "not: the file's .sha256 is what holds those.\n"
       "A file of RL step N was drawn with the weights of the step before, one of a validation\n"
       "with those of its own step.\n"
       "Exit code 0: every token is confirmed; 1: some are not, the first is named.\n"

@@ -137,6 +137,9 @@ TEST(CheckConfig, ExplainsWhatDoesNotFitTogether) {
               HasSubstr("data.overlong_buffer takes from the reward, and"));
   EXPECT_THAT(refused({gdpo, "algorithm.gdpo_reward_keys=[a, b, a]"}),
               HasSubstr("algorithm.gdpo_reward_keys has 'a' twice: leave one out"));
+  EXPECT_THAT(
+      refused({gdpo, "algorithm.gdpo_reward_keys=[a]", "algorithm.gdpo_reward_weights=[0]"}),
+      HasSubstr("algorithm.gdpo_reward_weights has zeros alone"));
   EXPECT_EQ(refused({gdpo, "algorithm.gdpo_reward_keys=[a, b]", "algorithm.gdpo_reward_weights=2"}),
             "algorithm.gdpo_reward_weights has 1 number(s) but algorithm.gdpo_reward_keys has 2 "
             "part(s): give one weight for each part, or none");
