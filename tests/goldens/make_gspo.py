@@ -8,7 +8,6 @@
 Runs verl's own compute_policy_loss_gspo and what it calls, in float64 on values that float32 holds. The functions are taken out of
 verl's files one by one, so that nothing else of verl need be installed. tests/learners/losses/gspo_test.cc reads the file.
 """
-import ast
 import json
 import pathlib
 import sys
@@ -17,20 +16,14 @@ import typing
 
 import torch
 
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent / "peers"))
+import peer_functions  # noqa: E402
+
 
 class ActorConfig:
     clip_ratio = 0.2
     clip_ratio_low, clip_ratio_high = 3e-4, 4e-4
     global_batch_info = {}
-
-
-def functions(path, names, world):
-    """Defines verl's functions of these names in `world`, without their decorators."""
-    body = [node for node in ast.parse(path.read_text()).body if isinstance(node, ast.FunctionDef) and node.name in names]
-    assert len(body) == len(names), names
-    for node in body:
-        node.decorator_list = []
-    exec(compile(ast.Module(body, type_ignores=[]), str(path), "exec"), world)
 
 
 def as_float32(values):
@@ -60,10 +53,10 @@ def case(gspo, generator, lengths, scale, weighted):
 
 def main(verl, out):
     verl_f = {"torch": torch}
-    functions(verl / "verl/utils/torch_functional.py", ["masked_sum", "masked_mean"], verl_f)
+    peer_functions.define(verl / "verl/utils/torch_functional.py", ["masked_sum", "masked_mean"], verl_f)
     world = {"torch": torch, "verl_F": types.SimpleNamespace(**verl_f), "ActorConfig": ActorConfig, "Optional": typing.Optional,
              "Any": typing.Any}
-    functions(verl / "verl/trainer/ppo/core_algos.py", ["agg_loss", "compute_policy_loss_gspo"], world)
+    peer_functions.define(verl / "verl/trainer/ppo/core_algos.py", ["agg_loss", "compute_policy_loss_gspo"], world)
     generator = torch.Generator().manual_seed(7)
     lengths = [1, 7, 3, 6, 2, 5, 7]
     cases = [case(world["compute_policy_loss_gspo"], generator, lengths, scale, weighted)

@@ -12,7 +12,6 @@ else need be installed. tests/learners/advantage_golden_test.cc reads the file, 
 
 Every reward stands on the last token of its response, as verl puts it. Where a group has one sample, verl's answer for it is kept.
 """
-import ast
 import json
 import math
 import pathlib
@@ -24,6 +23,8 @@ from collections import defaultdict
 import numpy as np
 import torch
 
+import peer_functions
+
 
 class InFloat64:
     """torch or numpy to a function that asks for float32 by name."""
@@ -33,15 +34,6 @@ class InFloat64:
 
     def __getattr__(self, name):
         return getattr(self._module, name)
-
-
-def functions(path, names, world):
-    """Defines the file's functions of these names in `world`, without their decorators."""
-    body = [node for node in ast.parse(path.read_text()).body if isinstance(node, ast.FunctionDef) and node.name in names]
-    assert len(body) == len(names), names
-    for node in body:
-        node.decorator_list = []
-    exec(compile(ast.Module(body, type_ignores=[]), str(path), "exec"), world)
 
 
 def world_of_verl():
@@ -56,14 +48,14 @@ VERL = ["compute_grpo_outcome_advantage", "compute_rloo_outcome_advantage", "com
 
 def load(verl, maxrl, passk):
     verl_f = {"torch": torch}
-    functions(verl / "verl/utils/torch_functional.py", ["masked_sum", "masked_mean", "masked_var", "masked_whiten"], verl_f)
+    peer_functions.define(verl / "verl/utils/torch_functional.py", ["masked_sum", "masked_mean", "masked_var", "masked_whiten"], verl_f)
     world = world_of_verl() | {"verl_F": types.SimpleNamespace(**verl_f)}
-    functions(verl / "verl/trainer/ppo/core_algos.py", VERL, world)
+    peer_functions.define(verl / "verl/trainer/ppo/core_algos.py", VERL, world)
     authors = world_of_verl()
-    functions(maxrl / "verl/trainer/ppo/core_algos.py", ["compute_maxrl_outcome_advantage"], authors)
+    peer_functions.define(maxrl / "verl/trainer/ppo/core_algos.py", ["compute_maxrl_outcome_advantage"], authors)
     # scipy's comb, which is 0 where there are no sets.
     sets = {"np": np, "comb": lambda n, k: math.comb(int(n), int(k)) if n >= 0 else 0}
-    functions(passk / "code/passk_adv.py", ["calc_adv"], sets)
+    peer_functions.define(passk / "code/passk_adv.py", ["calc_adv"], sets)
     return types.SimpleNamespace(**{name: world[name] for name in VERL}, maxrl=authors["compute_maxrl_outcome_advantage"],
                                  passk=sets["calc_adv"])
 

@@ -10,7 +10,6 @@ Runs their own functions in float64, on values that float32 holds: verl's policy
 TOPR of ROLL. verl's and ROLL's functions are taken out of their files one by one, so that nothing else of them need be installed.
 tests/learners/losses/peers_test.cc reads the file, and says where a peer is not followed.
 """
-import ast
 import collections
 import json
 import pathlib
@@ -20,6 +19,8 @@ import typing
 
 import torch
 from trl import GRPOTrainer
+
+import peer_functions
 
 NEAR, FAR, EXTREME = range(3)  # batches
 
@@ -39,15 +40,6 @@ class ActorConfig:
 
 class Other:
     """Stands for classes that annotations name."""
-
-
-def functions(path, names, world):
-    """Defines a file's functions and methods of these names in `world`, without their decorators."""
-    body = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.FunctionDef) and node.name in names]
-    assert sorted(node.name for node in body) == sorted(names), names
-    for node in body:
-        node.decorator_list = []
-    exec(compile(ast.Module(body, type_ignores=[]), str(path), "exec"), world)
 
 
 def as_float32(values):
@@ -148,13 +140,13 @@ def estimates(world, kind):
 
 def main(verl, roll, out):
     verl_f = {"torch": torch}
-    functions(verl / "verl/utils/torch_functional.py", ["masked_sum", "masked_mean"], verl_f)
+    peer_functions.define(verl / "verl/utils/torch_functional.py", ["masked_sum", "masked_mean"], verl_f)
     world = {"torch": torch, "verl_F": types.SimpleNamespace(**verl_f), "ActorConfig": ActorConfig, "AlgoConfig": Other, "DictConfig": Other,
              "DataProto": Other, "Optional": typing.Optional, "Any": typing.Any}
     names = ["vanilla", "gspo", "geo_mean", "cispo", "sapo", "dppo_tv", "dppo_kl", "reinforce", "dro"]
-    functions(verl / "verl/trainer/ppo/core_algos.py",
-              ["agg_loss", "kl_penalty", "kl_penalty_forward"] + [f"compute_policy_loss_{name}" for name in names], world)
-    functions(roll / "roll/pipeline/rlvr/actor_pg_worker.py", ["_compute_topr_loss"], world)
+    peer_functions.define(verl / "verl/trainer/ppo/core_algos.py",
+                          ["agg_loss", "kl_penalty", "kl_penalty_forward"] + [f"compute_policy_loss_{name}" for name in names], world)
+    peer_functions.define(roll / "roll/pipeline/rlvr/actor_pg_worker.py", ["_compute_topr_loss"], world)
 
     generator = torch.Generator().manual_seed(11)
     lengths = [1, 8, 5, 6, 2, 7, 8, 1, 4]
